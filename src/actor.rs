@@ -1,0 +1,669 @@
+//! The task that owns one open document, and the handle by which others reach it. An update has one way
+//! in, [`Actor::receive`], and one way out, [`Actor::tell_others`].
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    mem,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    backend::{Backend, Stored},
+    document::{Document, News, UpdateError, merge_updates},
+    end::End,
+    guard::Rest,
+    name::DocumentName,
+    outbox::{Carries, Missed, Outbox, Outgoing, note_first_clocks},
+    presence::{Presence, SessionId, State},
+    protocol::{self, Message},
+    record::{self, Record},
+    saver::{LogSize, Saver},
+    state_vector::StateVector,
+};
+
+/// Messages that may wait for a document; more make their senders wait.
+const MAILBOX_MESSAGES: usize = 1_024;
+/// Bytes of messages that may wait for a document: a few of the largest frames.
+const MAILBOX_BYTES: usize = 64 * 1024 * 1024;
+/// Messages that are taken in before everybody is told of them.
+const BATCH: usize = 256;
+/// How long a client that lost its socket is still shown, since most of them come back at once.
+const PRESENCE_GRACE: Duration = Duration::from_secs(2);
+/// Bytes of a client's edits that need what is missing here, kept until it comes.
+const MAX_ASIDE_BYTES: usize = 1024 * 1024;
+/// Frames and bytes that may wait for one session until its own edits are saved.
+const MAX_HELD: usize = 256;
+const MAX_HELD_BYTES: usize = 1024 * 1024;
+/// How long a document stays open that somebody took up while it was about to leave memory.
+const STAY: Duration = Duration::from_secs(1);
+/// How long a stopping actor tries to save what is not saved yet.
+const SAVE_AT_END: Duration = Duration::from_secs(8);
+
+/// What waits for an actor.
+enum Mail {
+    Join { session: SessionId, outbox: MemberOutbox, echo_saved: bool },
+    Receive { from: SessionId, message: Message, _room: OwnedSemaphorePermit },
+    CatchUp { session: SessionId },
+    Leave { session: SessionId },
+    Read(Box<dyn FnOnce(Result<&Document, &str>) + Send>),
+    Stop,
+}
+
+/// The way to an open document; the document stays open while somebody besides the hub holds one.
+#[derive(Debug, Clone)]
+pub struct DocumentHandle(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    name: DocumentName,
+    mailbox: mpsc::Sender<Mail>,
+    room: Arc<Semaphore>,
+}
+
+/// The document is no longer open here; opening it again brings a new handle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the document was closed meanwhile")]
+pub struct Gone;
+
+/// Why a document could not be looked at.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// It is no longer open here.
+    #[error(transparent)]
+    Gone(#[from] Gone),
+    /// Its stored bytes make no document.
+    #[error("the document cannot be read: {0}")]
+    Unreadable(String),
+}
+
+impl DocumentHandle {
+    /// The name of the document.
+    pub fn name(&self) -> &DocumentName {
+        &self.0.name
+    }
+
+    /// A new session hears the greeting in its outbox. With `echo_saved` it hears its own updates again
+    /// when they are saved.
+    pub async fn join(&self, session: SessionId, outbox: Arc<Outbox>, echo_saved: bool) -> Result<(), Gone> {
+        self.send(Mail::Join { session, outbox: MemberOutbox(outbox), echo_saved }).await
+    }
+
+    /// Gives a session's message to the document; waits while too much waits there already.
+    pub async fn receive(&self, from: SessionId, message: Message) -> Result<(), Gone> {
+        let bytes = message.size().min(MAILBOX_BYTES) as u32;
+        let room = self.0.room.clone().acquire_many_owned(bytes).await.map_err(|_| Gone)?;
+        self.send(Mail::Receive { from, message, _room: room }).await
+    }
+
+    /// A session that has fallen behind is ready for what it missed.
+    pub async fn catch_up(&self, session: SessionId) -> Result<(), Gone> {
+        self.send(Mail::CatchUp { session }).await
+    }
+
+    /// A session is over. Needs no waiting in the usual case; where the mailbox is full, a task waits.
+    pub fn leave(&self, session: SessionId) {
+        if let Err(mpsc::error::TrySendError::Full(mail)) = self.0.mailbox.try_send(Mail::Leave { session }) {
+            let mailbox = self.0.mailbox.clone();
+            tokio::spawn(async move { mailbox.send(mail).await });
+        }
+    }
+
+    /// Looks at the document, between two changes.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Document) -> T + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let (answer, answered) = oneshot::channel();
+        let look = move |document: Result<&Document, &str>| {
+            let found = document.map(look).map_err(|reason| ReadError::Unreadable(reason.to_owned()));
+            // An error: nobody waits for the answer any more.
+            let _ = answer.send(found);
+        };
+        self.send(Mail::Read(Box::new(look))).await?;
+        answered.await.map_err(|_| ReadError::Gone(Gone))?
+    }
+
+    /// Ends all sessions and saves everything.
+    pub async fn stop(&self) {
+        // An error: it has stopped already.
+        let _ = self.send(Mail::Stop).await;
+    }
+
+    /// Whether the document is no longer open here.
+    pub fn is_closed(&self) -> bool {
+        self.0.mailbox.is_closed()
+    }
+
+    /// Whether nobody but the hub holds a handle, and nothing waits.
+    pub fn is_unused(&self) -> bool {
+        Arc::strong_count(&self.0) == 1 && self.0.mailbox.capacity() == MAILBOX_MESSAGES
+    }
+
+    async fn send(&self, mail: Mail) -> Result<(), Gone> {
+        self.0.mailbox.send(mail).await.map_err(|_| Gone)
+    }
+}
+
+/// Why an actor stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stopped {
+    /// Nobody has used the document for a while, and everything is saved.
+    Idle,
+    /// It was told to, and everything that could be saved is saved.
+    Told,
+    /// The document's bytes cannot be read, or the document engine failed: it must be opened anew.
+    Failed,
+}
+
+/// A session, as the actor sees it.
+struct Member {
+    outbox: MemberOutbox,
+    /// Whether its own edits come back to it when they are saved.
+    echo_saved: bool,
+    /// What it gets when everything through a number is saved.
+    held: VecDeque<(u64, Arc<Outgoing>)>,
+    held_bytes: usize,
+    /// Whether it was asked for what is missing here, and has not answered yet.
+    asked: bool,
+    /// The part of its last sync step 2 that needs what is missing here.
+    aside: Option<Rest>,
+}
+
+/// A session's outbox; when the actor lets go of it, however that comes, the session ends.
+struct MemberOutbox(Arc<Outbox>);
+
+impl Drop for MemberOutbox {
+    fn drop(&mut self) {
+        self.0.end(End::Reopening);
+    }
+}
+
+/// What a batch of messages brought.
+#[derive(Default)]
+struct Batch {
+    news: Vec<(SessionId, News)>,
+    presence: Vec<(SessionId, Vec<State>)>,
+    /// For sessions that wait for "saved": what they get when this batch is saved.
+    held: Vec<(SessionId, Arc<Outgoing>)>,
+}
+
+/// One open document and its sessions.
+pub struct Actor {
+    name: DocumentName,
+    backend: Arc<dyn Backend>,
+    mailbox: mpsc::Receiver<Mail>,
+    document: Document,
+    saver: Saver,
+    presence: Presence,
+    members: HashMap<SessionId, Member>,
+    /// When the clients of sessions that were lost are no longer shown.
+    lost: VecDeque<(Instant, SessionId)>,
+    /// How long a document stays open after its last session.
+    idle: Duration,
+    /// When the document may leave memory, if nobody is in it.
+    rest_at: Instant,
+    /// The last sync step 2 and the state vector that it answered: many who join ask for the same.
+    last_step_2: Option<(StateVector, Arc<Outgoing>)>,
+}
+
+impl Actor {
+    /// An actor for a document that is not loaded yet, and the handle that reaches it.
+    pub fn new(name: DocumentName, backend: Arc<dyn Backend>, idle: Duration) -> (DocumentHandle, Self) {
+        let (sender, mailbox) = mpsc::channel(MAILBOX_MESSAGES);
+        let room = Arc::new(Semaphore::new(MAILBOX_BYTES));
+        let handle = DocumentHandle(Arc::new(Shared { name: name.clone(), mailbox: sender, room }));
+        let actor = Self {
+            saver: Saver::new(name.clone(), backend.clone(), LogSize::default()),
+            name,
+            backend,
+            mailbox,
+            document: Document::default(),
+            presence: Presence::default(),
+            members: HashMap::new(),
+            lost: VecDeque::new(),
+            idle,
+            // A document that is only looked at leaves at once.
+            rest_at: Instant::now(),
+            last_step_2: None,
+        };
+        (handle, actor)
+    }
+
+    /// Loads the document. Where that fails, everybody who waits is told why, and the actor is done.
+    pub async fn load(&mut self) -> Result<(), Stopped> {
+        let opened = match self.backend.load(&self.name).await {
+            Ok(stored) => open(&stored),
+            Err(error) => Err(error.to_string()),
+        };
+        match opened {
+            Ok((document, log)) => {
+                debug!(records = log.records, bytes = log.bytes, "document opened");
+                self.document = document;
+                self.saver = Saver::new(self.name.clone(), self.backend.clone(), log);
+                self.rest_at = Instant::now();
+                Ok(())
+            }
+            Err(reason) => {
+                error!(%reason, "the document cannot be opened; its stored bytes stay as they are");
+                self.mailbox.close();
+                while let Some(mail) = self.mailbox.recv().await {
+                    match mail {
+                        Mail::Join { outbox, .. } => outbox.0.end(End::Unreadable(reason.clone())),
+                        Mail::Read(look) => look(Err(&reason)),
+                        _ => {}
+                    }
+                }
+                Err(Stopped::Failed)
+            }
+        }
+    }
+
+    /// Serves the document until there is a reason to stop.
+    pub async fn run(&mut self) -> Stopped {
+        let mut mail = Vec::with_capacity(BATCH);
+        loop {
+            if let Err(broken) = self.saver.start(&self.document) {
+                return self.fail(broken).await;
+            }
+            let timer = self.timer();
+            tokio::select! {
+                // Saved edits first: they are few, and people wait for them. Timers last: they can wait.
+                biased;
+                saved = self.saver.progress() => self.saved(saved),
+                count = self.mailbox.recv_many(&mut mail, BATCH) => {
+                    // No mail at all: not even the hub holds a handle any more.
+                    let stop = count == 0 || mail.iter().any(|mail| matches!(mail, Mail::Stop));
+                    if let Err(broken) = self.receive(mail.drain(..)) {
+                        return self.fail(broken).await;
+                    }
+                    if stop {
+                        return self.stop().await;
+                    }
+                }
+                () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {
+                    match self.ring() {
+                        Ok(true) => return Stopped::Idle,
+                        Ok(false) => {}
+                        Err(broken) => return self.fail(broken).await,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Somebody took the document up while it was about to leave memory.
+    pub fn stay(&mut self) {
+        self.rest_at = Instant::now() + STAY;
+    }
+
+    /// When something is to be done that nobody sends mail about.
+    fn timer(&self) -> Option<Instant> {
+        let lost = self.lost.front().map(|(at, _)| *at);
+        let rest = (self.members.is_empty() && self.saver.is_idle()).then_some(self.rest_at);
+        lost.into_iter().chain(rest).min()
+    }
+
+    /// Does what is due by now. Answers whether the document may leave memory.
+    fn ring(&mut self) -> Result<bool, UpdateError> {
+        let now = Instant::now();
+        let mut batch = Batch::default();
+        while let Some((_, session)) = self.lost.pop_front_if(|(at, _)| *at <= now) {
+            batch.presence.push((session, self.presence.remove(session)));
+        }
+        self.tell_others(batch)?;
+        if !self.members.is_empty() || !self.saver.is_idle() || self.rest_at > now {
+            return Ok(false);
+        }
+        self.saver.compact_at_rest(&self.document)?;
+        Ok(self.saver.is_idle())
+    }
+
+    /// Takes in what waited, and tells everybody once what came of it.
+    fn receive(&mut self, mail: impl Iterator<Item = Mail>) -> Result<(), UpdateError> {
+        let mut batch = Batch::default();
+        for mail in mail {
+            match mail {
+                Mail::Join { session, outbox, echo_saved } => self.join(session, outbox, echo_saved),
+                Mail::Receive { from, message, .. } => self.receive_message(from, message, &mut batch)?,
+                Mail::CatchUp { session } => self.catch_up(session, &mut batch)?,
+                Mail::Leave { session } => self.leave(session),
+                Mail::Read(look) => look(Ok(&self.document)),
+                Mail::Stop => {}
+            }
+        }
+        self.offer_again(&mut batch)?;
+        self.tell_others(batch)
+    }
+
+    fn join(&mut self, session: SessionId, outbox: MemberOutbox, echo_saved: bool) {
+        outbox.0.push(&question(&self.document.state_vector()));
+        let everybody = self.presence.everybody();
+        if !everybody.is_empty() {
+            outbox.0.push(&Arc::new(presence(&everybody)));
+        }
+        let held = VecDeque::new();
+        // The greeting asks already.
+        let member = Member { outbox, echo_saved, held, held_bytes: 0, asked: true, aside: None };
+        self.members.insert(session, member);
+    }
+
+    fn leave(&mut self, session: SessionId) {
+        if self.members.remove(&session).is_none() {
+            return;
+        }
+        self.lost.push_back((Instant::now() + PRESENCE_GRACE, session));
+        if self.members.is_empty() {
+            self.rest_at = Instant::now() + self.idle;
+        }
+    }
+
+    fn receive_message(
+        &mut self,
+        from: SessionId,
+        message: Message,
+        batch: &mut Batch,
+    ) -> Result<(), UpdateError> {
+        match message {
+            Message::SyncStep1(since) => {
+                let reply = self.step_2(since)?;
+                self.reply(from, reply, batch);
+            }
+            Message::SyncStep2(update) => {
+                if let Some(member) = self.members.get_mut(&from) {
+                    member.asked = false;
+                }
+                self.receive_update(from, update, true, batch)?;
+            }
+            Message::Update(update) => self.receive_update(from, update, false, batch)?,
+            // Nobody is here without a session; one that has left brings nobody back.
+            Message::Awareness(states) if self.members.contains_key(&from) => {
+                batch.presence.push((from, self.presence.receive(from, states)));
+            }
+            Message::Awareness(_) => {}
+            Message::QueryAwareness => {
+                if let Some(member) = self.members.get(&from) {
+                    member.outbox.0.push(&Arc::new(presence(&self.presence.everybody())));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn receive_update(
+        &mut self,
+        from: SessionId,
+        update: Bytes,
+        answers: bool,
+        batch: &mut Batch,
+    ) -> Result<(), UpdateError> {
+        let received = match self.document.receive(update.clone()) {
+            Ok(received) => received,
+            Err(UpdateError::Refused(rule)) => {
+                info!(session = from.0, %rule, bytes = update.len(), "update refused");
+                if let Some(member) = self.members.get(&from) {
+                    member.outbox.0.end(End::Refused(format!("update refused: {rule}")));
+                }
+                self.leave(from);
+                return Ok(());
+            }
+            Err(broken) => return Err(broken),
+        };
+        let Some(member) = self.members.get_mut(&from) else {
+            // The session has left; what it sent before counts all the same.
+            batch.news.extend(received.news.map(|news| (from, news)));
+            return Ok(());
+        };
+        if member.echo_saved {
+            // Where nothing was news, all of it is here already.
+            let own = match (&received.news, &received.rest) {
+                (Some(news), _) => Some(news.clone()),
+                (None, None) => Some(News { update, adds: Vec::new() }),
+                (None, Some(_)) => None,
+            };
+            batch.held.extend(own.map(|own| (from, Arc::new(edits(&own)))));
+        }
+        batch.news.extend(received.news.map(|news| (from, news)));
+        match received.rest {
+            Some(rest) if answers => member.keep_aside(rest),
+            Some(_) if !member.asked => {
+                member.asked = true;
+                member.outbox.0.push(&question(&self.document.state_vector()));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Offers again what was kept aside, where the document has moved on to what it needs.
+    fn offer_again(&mut self, batch: &mut Batch) -> Result<(), UpdateError> {
+        loop {
+            let ready = self.members.iter_mut().find_map(|(&session, member)| {
+                let rest = member.aside.take_if(|rest| self.document.knows_any(rest))?;
+                Some((session, rest))
+            });
+            let Some((session, rest)) = ready else { return Ok(()) };
+            self.receive_update(session, rest.update.into(), true, batch)?;
+        }
+    }
+
+    fn step_2(&mut self, since: StateVector) -> Result<Arc<Outgoing>, UpdateError> {
+        if let Some((known, step_2)) = &self.last_step_2
+            && *known == since
+        {
+            return Ok(step_2.clone());
+        }
+        let frame = protocol::sync_step_2(&self.document.diff(&since)?);
+        let known = self.document.state_vector();
+        let lacks = known.iter().map(|(client, clock)| (client, since.get(client).min(clock)));
+        let step_2 = Arc::new(Outgoing { frame, carries: Carries::Edits(lacks.collect()) });
+        self.last_step_2 = Some((since, step_2.clone()));
+        Ok(step_2)
+    }
+
+    /// Brings a session up to date that has missed something.
+    fn catch_up(&mut self, session: SessionId, batch: &mut Batch) -> Result<(), UpdateError> {
+        let Some(member) = self.members.get(&session) else { return Ok(()) };
+        let Some(Missed { edits, presence: missed }) = member.outbox.0.take_missed() else { return Ok(()) };
+        if !missed.is_empty() {
+            let newest = missed.iter().map(|(&client, &clock)| self.presence.newest(client, clock));
+            member.outbox.0.push(&Arc::new(presence(&newest.collect::<Vec<_>>())));
+        }
+        if let Some(missing) = edits {
+            debug!(session = session.0, clients = missing.len(), "a slow session is brought up to date");
+            let frame = protocol::sync_step_2(&self.document.diff_from(&missing)?);
+            let carries = Carries::Edits(missing.into_iter().collect());
+            self.reply(session, Arc::new(Outgoing { frame, carries }), batch);
+        }
+        Ok(())
+    }
+
+    /// Answers a session with content of the document: now, or where the session takes content for "saved",
+    /// when all of it is.
+    fn reply(&self, session: SessionId, reply: Arc<Outgoing>, batch: &mut Batch) {
+        match self.members.get(&session) {
+            Some(member) if member.echo_saved => batch.held.push((session, reply)),
+            Some(member) => member.outbox.0.push(&reply),
+            None => {}
+        }
+    }
+
+    /// Tells everybody what a batch brought, and the backend.
+    fn tell_others(&mut self, batch: Batch) -> Result<(), UpdateError> {
+        if !batch.news.is_empty() {
+            self.last_step_2 = None;
+            let senders: HashSet<SessionId> = batch.news.iter().map(|(from, _)| *from).collect();
+            let all = merge(batch.news.iter().map(|(_, news)| news))?;
+            let frame = Arc::new(edits(&all));
+            for (session, member) in &self.members {
+                match senders.contains(session) {
+                    false => member.outbox.0.push(&frame),
+                    true if senders.len() == 1 => {}
+                    // Its own edits among those of others do no harm, unless it takes them for "saved".
+                    true if !member.echo_saved => member.outbox.0.push(&frame),
+                    true => {
+                        let others = batch.news.iter().filter(|(from, _)| from != session);
+                        let others = merge(others.map(|(_, news)| news))?;
+                        member.outbox.0.push(&Arc::new(edits(&others)));
+                    }
+                }
+            }
+            self.saver.note(all.update, &all.adds);
+        }
+        let through = self.saver.noted();
+        for (session, outgoing) in batch.held {
+            if let Some(member) = self.members.get_mut(&session) {
+                member.hold(through, outgoing);
+            }
+        }
+        if self.saver.is_idle() {
+            self.saved(Some(through));
+        }
+        self.tell_presence(batch.presence);
+        Ok(())
+    }
+
+    /// Tells everybody the newest state of each client that something was said about.
+    fn tell_presence(&self, said: Vec<(SessionId, Vec<State>)>) {
+        let sources: HashSet<SessionId> =
+            said.iter().filter(|(_, states)| !states.is_empty()).map(|(from, _)| *from).collect();
+        if sources.is_empty() {
+            return;
+        }
+        let newest: BTreeMap<_, State> =
+            said.into_iter().flat_map(|(_, states)| states).map(|state| (state.client, state)).collect();
+        let frame = Arc::new(presence(&newest.into_values().collect::<Vec<_>>()));
+        for (session, member) in &self.members {
+            if sources.len() > 1 || !sources.contains(session) {
+                member.outbox.0.push(&frame);
+            }
+        }
+    }
+
+    fn saved(&mut self, through: Option<u64>) {
+        let Some(through) = through else { return };
+        for member in self.members.values_mut() {
+            member.release(through);
+        }
+    }
+
+    /// Ends all sessions, and saves what is not saved yet.
+    async fn stop(&mut self) -> Stopped {
+        self.end_all(End::Stopping);
+        let mut document = Some(mem::take(&mut self.document));
+        let save = async {
+            while !self.saver.is_idle() {
+                self.saver.progress().await;
+                let started = document.as_ref().map(|document| self.saver.start(document));
+                if let Some(Err(_)) = started {
+                    mem::forget(document.take());
+                }
+            }
+        };
+        if tokio::time::timeout(SAVE_AT_END, save).await.is_err() {
+            error!("not everything could be saved before the deadline");
+        }
+        Stopped::Told
+    }
+
+    /// The document engine failed. What it accepted before is saved; the sessions come back to a new actor.
+    async fn fail(&mut self, broken: UpdateError) -> Stopped {
+        error!(error = %broken, "the document is opened anew");
+        mem::forget(mem::take(&mut self.document));
+        self.end_all(End::Reopening);
+        let save = async {
+            self.saver.start_without_document();
+            while !self.saver.is_idle() {
+                self.saver.progress().await;
+                self.saver.start_without_document();
+            }
+        };
+        if tokio::time::timeout(SAVE_AT_END, save).await.is_err() {
+            error!("not everything could be saved before the document is opened anew");
+        }
+        Stopped::Failed
+    }
+
+    fn end_all(&mut self, end: End) {
+        for (_, member) in self.members.drain() {
+            member.outbox.0.end(end.clone());
+        }
+    }
+}
+
+impl Member {
+    fn keep_aside(&mut self, rest: Rest) {
+        if rest.update.len() <= MAX_ASIDE_BYTES {
+            self.aside = Some(rest);
+        } else {
+            warn!(bytes = rest.update.len(), "edits that need what is missing are too large to keep aside");
+        }
+    }
+
+    fn hold(&mut self, through: u64, outgoing: Arc<Outgoing>) {
+        self.held_bytes += outgoing.frame.len();
+        self.held.push_back((through, outgoing));
+        if self.held.len() > MAX_HELD || (self.held_bytes > MAX_HELD_BYTES && self.held.len() > 1) {
+            for (_, outgoing) in self.held.drain(..) {
+                self.outbox.0.miss(&outgoing.carries);
+            }
+            self.held_bytes = 0;
+        }
+    }
+
+    fn release(&mut self, through: u64) {
+        while let Some((_, outgoing)) = self.held.pop_front_if(|(number, _)| *number <= through) {
+            self.held_bytes -= outgoing.frame.len();
+            self.outbox.0.push(&outgoing);
+        }
+    }
+}
+
+/// The document and the size of its log, from what the backend keeps.
+fn open(stored: &Stored) -> Result<(Document, LogSize), String> {
+    let mut updates = Vec::new();
+    let mut log = LogSize::default();
+    if let Some(snapshot) = &stored.snapshot {
+        log.snapshot_bytes = snapshot.len();
+        let update = record::read_snapshot(snapshot).map_err(|error| format!("its snapshot: {error}"))?;
+        updates.push(Bytes::from(update));
+    }
+    for (position, bytes) in &stored.log {
+        let record = Record::read(bytes).map_err(|error| format!("record {position} of its log: {error}"))?;
+        updates.extend(record.updates);
+        log.through = *position;
+        log.records += 1;
+        log.bytes += bytes.len();
+    }
+    Ok((Document::load(&updates).map_err(|error| error.to_string())?, log))
+}
+
+fn question(state_vector: &StateVector) -> Arc<Outgoing> {
+    Arc::new(Outgoing { frame: protocol::sync_step_1(state_vector), carries: Carries::Question })
+}
+
+fn edits(news: &News) -> Outgoing {
+    Outgoing { frame: protocol::update(&news.update), carries: Carries::Edits(news.adds.clone()) }
+}
+
+fn presence(states: &[State]) -> Outgoing {
+    let carries = states.iter().map(|state| (state.client, state.clock)).collect();
+    Outgoing { frame: protocol::awareness(states), carries: Carries::Presence(carries) }
+}
+
+/// One piece of news of several.
+fn merge<'a>(several: impl Iterator<Item = &'a News> + Clone) -> Result<News, UpdateError> {
+    let update = merge_updates(several.clone().map(|news| news.update.clone()).collect())?;
+    let mut first_clocks = HashMap::new();
+    for news in several {
+        note_first_clocks(&mut first_clocks, &news.adds);
+    }
+    Ok(News { update, adds: first_clocks.into_iter().collect() })
+}

@@ -1,0 +1,146 @@
+//! One WebSocket of a y-websocket client: frames in to its session, frames out from it.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use axum::extract::ws::{CloseFrame, Message as Frame, WebSocket};
+use bytes::Bytes;
+use futures_util::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout, timeout_at},
+};
+
+use crate::{end::End, protocol::y_websocket, session::Session};
+
+/// The longest time without a frame to the client. Clients drop a socket after 30 seconds.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// A client that was not heard of for so long is asked with a ping ...
+const PING_AFTER: Duration = Duration::from_secs(30);
+/// ... and is lost when it has not been heard of for so long.
+const LOST_AFTER: Duration = Duration::from_secs(60);
+/// How long a client may take nothing of what it is sent, and how fast it must take large frames at least.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
+const SLOWEST_BYTES_PER_SECOND: u64 = 16 * 1024;
+/// How long a close frame may take to leave.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Serves a connection until the client leaves or the session ends.
+pub async fn serve(socket: WebSocket, session: Session) -> End {
+    let (mut sink, mut stream) = socket.split();
+    let ping = Notify::new();
+    // Both ways go on side by side: a client that does not read may still write, and the other way round.
+    let end = tokio::select! {
+        end = read(&mut stream, &session, &ping) => end,
+        end = write(&mut sink, &session, &ping) => end,
+    };
+    drop(session);
+    let socket = sink.reunite(stream).expect("both halves are of one socket");
+    close(socket, end).await
+}
+
+/// Ends a connection, and tells the client why.
+pub async fn close(mut socket: WebSocket, end: End) -> End {
+    if end != End::Left {
+        let close = CloseFrame { code: end.code(), reason: end.reason().into() };
+        // An error or a time-out: the client is gone, which is what was wanted.
+        let _ = timeout(CLOSE_WITHIN, socket.send(Frame::Close(Some(close)))).await;
+    }
+    end
+}
+
+async fn read(stream: &mut SplitStream<WebSocket>, session: &Session, ping: &Notify) -> End {
+    loop {
+        let frame = match next_frame(stream, ping).await {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return end_of(error),
+            None => return End::Left,
+        };
+        let messages = match frame {
+            Frame::Binary(bytes) => y_websocket::read(&bytes),
+            Frame::Text(_) => return End::Refused("text frame: messages are binary".to_owned()),
+            Frame::Close(_) => return End::Left,
+            Frame::Ping(_) | Frame::Pong(_) => continue,
+        };
+        match messages {
+            Ok(messages) => {
+                for message in messages {
+                    if let Err(end) = session.receive(message).await {
+                        return end;
+                    }
+                }
+            }
+            Err(error) => return End::Refused(error.to_string()),
+        }
+    }
+}
+
+/// The next frame; none where the client is lost or has closed the connection.
+async fn next_frame(
+    stream: &mut SplitStream<WebSocket>,
+    ping: &Notify,
+) -> Option<Result<Frame, axum::Error>> {
+    let since = Instant::now();
+    if let Ok(frame) = timeout_at(since + PING_AFTER, stream.next()).await {
+        return frame;
+    }
+    ping.notify_one();
+    timeout_at(since + LOST_AFTER, stream.next()).await.unwrap_or(None)
+}
+
+/// Why reading failed, as an end: a frame over the limit is the client's fault, all else is a lost socket.
+fn end_of(error: axum::Error) -> End {
+    use tungstenite::error::{CapacityError, Error};
+    match error.into_inner().downcast_ref::<Error>() {
+        Some(Error::Capacity(CapacityError::MessageTooLong { .. })) => End::FrameTooLarge,
+        _ => End::Left,
+    }
+}
+
+async fn write(sink: &mut SplitSink<WebSocket, Frame>, session: &Session, ping: &Notify) -> End {
+    let mut frames = Vec::new();
+    loop {
+        let next = tokio::select! {
+            next = timeout(KEEP_ALIVE, session.next(&mut frames)) => next,
+            () = ping.notified() => {
+                if let Err(end) = within(0, sink.send(Frame::Ping(Bytes::new()))).await {
+                    return end;
+                }
+                continue;
+            }
+        };
+        let sent = match next {
+            Ok(Ok(())) => {
+                let bytes = frames.iter().map(|outgoing: &Arc<_>| outgoing.frame.len()).sum();
+                // Everything that waits goes out in one write.
+                within(bytes, async {
+                    for outgoing in frames.drain(..) {
+                        sink.feed(Frame::Binary(outgoing.frame.clone())).await?;
+                    }
+                    sink.flush().await
+                })
+                .await
+            }
+            Ok(Err(end)) => return end,
+            Err(_) => {
+                let nothing = Frame::Binary(Bytes::from_static(y_websocket::KEEP_ALIVE));
+                within(0, sink.send(nothing)).await
+            }
+        };
+        if let Err(end) = sent {
+            return end;
+        }
+    }
+}
+
+/// Waits for a write, as long as a client that is slow but alive may take for so many bytes.
+async fn within(bytes: usize, write: impl Future<Output = Result<(), axum::Error>>) -> Result<(), End> {
+    let limit = STUCK_AFTER + Duration::from_secs(bytes as u64 / SLOWEST_BYTES_PER_SECOND);
+    match timeout(limit, write).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(End::Left),
+        Err(_) => Err(End::Stuck),
+    }
+}

@@ -1,0 +1,261 @@
+//! A document as this node holds it: yrs behind the guard. Values go in and values come out; it knows no
+//! session, no clock, no network and no disk.
+
+pub mod export;
+
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use bytes::Bytes;
+use yrs::{
+    Doc, OffsetKind, ReadTxn, Transact,
+    updates::{decoder::Decode, encoder::Encode},
+};
+
+use crate::{
+    guard::{Guard, Ready, Rest, RootEvidence},
+    state_vector::StateVector,
+    update::{ClientId, Clock, Malformed, Update},
+};
+
+/// How many updates of a log go into one transaction: yrs squashes at the end of one, and a transaction
+/// over a whole log costs time that grows with its square.
+const UPDATES_PER_TRANSACTION: usize = 1_000;
+/// How many updates are merged at once, because merging costs time that grows with the square as well.
+const UPDATES_PER_MERGE: usize = 64;
+
+/// The document itself. After [`UpdateError::Broken`] it must be forgotten, not dropped and not used.
+#[derive(Debug)]
+pub struct Document {
+    doc: Doc,
+    guard: Guard,
+}
+
+/// A change that everybody must hear of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// The change, as an update.
+    pub update: Bytes,
+    /// For each client the first clock that it adds; empty where it only deletes.
+    pub adds: Vec<(ClientId, Clock)>,
+}
+
+/// What came of an update.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// What everybody else must hear of; none where the update changed nothing.
+    pub news: Option<News>,
+    /// The part that needs what is missing here.
+    pub rest: Option<Rest>,
+}
+
+/// Why an update was not taken in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UpdateError {
+    /// It breaks a rule; the document is as it was before.
+    #[error("{0}")]
+    Refused(#[from] Malformed),
+    /// The document engine failed: this replica is worth nothing any more and must be opened anew.
+    #[error("the document engine failed: {0}")]
+    Broken(String),
+}
+
+/// Why stored bytes do not make a document.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// An update was not taken in.
+    #[error("stored update {index}: {error}")]
+    Update {
+        /// Which one, from 0.
+        index: usize,
+        /// Why.
+        error: UpdateError,
+    },
+    /// An update needs content that no update before it has: something is missing in the store.
+    #[error("stored update {index} needs content that is not in the store")]
+    Gap {
+        /// Which one, from 0.
+        index: usize,
+    },
+}
+
+impl Default for Document {
+    fn default() -> Self {
+        let doc = Doc::with_options(yrs::Options {
+            // Lengths on the wire are JavaScript's.
+            offset_kind: OffsetKind::Utf16,
+            // A server makes no edits of its own.
+            cleanup_formatting: false,
+            ..yrs::Options::default()
+        });
+        Self { doc, guard: Guard::default() }
+    }
+}
+
+impl Document {
+    /// A document from the updates that a backend kept of it, oldest first.
+    pub fn load<B: AsRef<[u8]>>(updates: &[B]) -> Result<Self, LoadError> {
+        let mut document = Self::default();
+        for (chunk, updates) in updates.chunks(UPDATES_PER_TRANSACTION).enumerate() {
+            if let Err(error) = document.load_chunk(chunk * UPDATES_PER_TRANSACTION, updates) {
+                std::mem::forget(document);
+                return Err(error);
+            }
+        }
+        Ok(document)
+    }
+
+    fn load_chunk<B: AsRef<[u8]>>(&mut self, first: usize, updates: &[B]) -> Result<(), LoadError> {
+        let mut ready = Vec::with_capacity(updates.len());
+        for (index, bytes) in updates.iter().enumerate() {
+            let index = first + index;
+            let (update, admitted) =
+                self.let_in(bytes.as_ref()).map_err(|error| LoadError::Update { index, error })?;
+            if admitted.rest.is_some() {
+                return Err(LoadError::Gap { index });
+            }
+            ready.extend(update);
+        }
+        self.apply(ready).map_err(|error| LoadError::Update { index: first, error }).map(drop)
+    }
+
+    /// Takes in an update from outside, or that part of it that stands on known ground.
+    pub fn receive(&mut self, update: Bytes) -> Result<Received, UpdateError> {
+        let (ready, admitted) = self.let_in(&update)?;
+        let mut received = Received { news: None, rest: admitted.rest };
+        let Some(ready) = ready else { return Ok(received) };
+        if self.apply(vec![ready])? {
+            let update = match admitted.ready {
+                Ready::Part(part) => part.into(),
+                Ready::Whole | Ready::Nothing => update,
+            };
+            received.news = Some(News { update, adds: admitted.adds });
+        }
+        Ok(received)
+    }
+
+    /// Asks the guard; what it lets in is decoded, and must be applied.
+    fn let_in(&mut self, bytes: &[u8]) -> Result<(Option<yrs::Update>, crate::guard::Admitted), UpdateError> {
+        let update = Update::read(bytes)?;
+        // Before the guard learns it, so that an update that yrs cannot read leaves no trace.
+        let whole = contained(|| yrs::Update::decode_v1(bytes))?
+            .map_err(|_| Malformed::Rule("the document engine cannot read it"))?;
+        let admitted = self.guard.admit(&update)?;
+        let ready = match &admitted.ready {
+            Ready::Nothing => None,
+            Ready::Whole => Some(whole),
+            Ready::Part(part) => Some(
+                contained(|| yrs::Update::decode_v1(part))?
+                    .map_err(|error| UpdateError::Broken(error.to_string()))?,
+            ),
+        };
+        Ok((ready, admitted))
+    }
+
+    /// Gives updates to yrs, and tells whether they changed anything.
+    fn apply(&mut self, updates: Vec<yrs::Update>) -> Result<bool, UpdateError> {
+        let outcome = contained(|| {
+            // A transaction commits when it is dropped; while a panic unwinds that would be a second panic.
+            let mut transaction = std::mem::ManuallyDrop::new(self.doc.transact_mut());
+            for update in updates {
+                transaction.apply_update(update).map_err(|error| error.to_string())?;
+            }
+            if transaction.has_missing_updates() {
+                return Err("an update was let in that needs something missing".to_owned());
+            }
+            let changed = transaction.has_changes();
+            transaction.commit();
+            drop(std::mem::ManuallyDrop::into_inner(transaction));
+            Ok(changed)
+        });
+        outcome?.map_err(UpdateError::Broken)
+    }
+
+    /// How much of each client's edits is here.
+    pub fn state_vector(&self) -> StateVector {
+        self.guard.state_vector()
+    }
+
+    /// Whether a part that was kept aside is worth another try.
+    pub fn knows_any(&self, rest: &Rest) -> bool {
+        rest.needs.iter().any(|id| self.guard.knows(*id))
+    }
+
+    /// Whether the document holds nothing at all, not even something deleted.
+    pub fn is_empty(&self) -> bool {
+        self.guard.state_vector().iter().next().is_none()
+    }
+
+    /// What was learned about each root type, by name.
+    pub fn roots(&self) -> impl Iterator<Item = (&str, RootEvidence)> {
+        self.guard.roots()
+    }
+
+    /// What somebody with this state vector lacks, and all deletions, as an update.
+    pub fn diff(&self, since: &StateVector) -> Result<Bytes, UpdateError> {
+        // Clients that are not known here change nothing; yrs would hash their ids, which are the sender's choice.
+        let known = since.iter().filter(|&(client, _)| self.guard.next_clock(client) > 0);
+        let clocks = known.map(|(client, clock)| (yrs::ClientID::new(client), clock));
+        let state_vector = yrs::StateVector::new(clocks.collect());
+        Ok(contained(|| self.doc.transact().encode_diff_v1(&state_vector))?.into())
+    }
+
+    /// What somebody lacks who has everything but what came from these clocks on, as an update.
+    pub fn diff_from(&self, missing: &HashMap<ClientId, Clock>) -> Result<Bytes, UpdateError> {
+        let mut since = self.state_vector();
+        for (&client, &clock) in missing {
+            since.lower(client, clock);
+        }
+        self.diff(&since)
+    }
+
+    /// The whole document as an update, with its fingerprint.
+    pub fn snapshot(&self) -> Result<(Bytes, u128), UpdateError> {
+        Ok((self.diff(&StateVector::default())?, self.fingerprint()?))
+    }
+
+    /// A number that is equal for equal documents: of the sorted state vector and the deletions.
+    pub fn fingerprint(&self) -> Result<u128, UpdateError> {
+        contained(|| {
+            let mut bytes = self.state_vector().write();
+            bytes.extend(self.doc.transact().snapshot().delete_set.encode_v1());
+            xxhash_rust::xxh3::xxh3_128(&bytes)
+        })
+    }
+}
+
+/// Reads a whole document's update back, and finds it to be the document with this fingerprint or not.
+pub fn check_snapshot(snapshot: &[u8], fingerprint: u128) -> Result<(), LoadError> {
+    let copy = Document::load(&[snapshot])?;
+    let same = copy.fingerprint().map(|copy| copy == fingerprint);
+    let wrong = |error| LoadError::Update { index: 0, error };
+    match same.map_err(wrong)? {
+        true => Ok(()),
+        false => Err(wrong(UpdateError::Broken("a snapshot reads back as another document".to_owned()))),
+    }
+}
+
+/// Makes one update of several, which must have been applied before, in this order.
+pub fn merge_updates(mut updates: Vec<Bytes>) -> Result<Bytes, UpdateError> {
+    while updates.len() > 1 {
+        let merge = |chunk: &[Bytes]| match chunk {
+            [only] => Ok(only.clone()),
+            several => contained(|| yrs::merge_updates_v1(several))?
+                .map(Bytes::from)
+                .map_err(|error| UpdateError::Broken(error.to_string())),
+        };
+        updates = updates.chunks(UPDATES_PER_MERGE).map(merge).collect::<Result<_, _>>()?;
+    }
+    Ok(updates.pop().unwrap_or_else(|| Bytes::from_static(yrs::Update::EMPTY_V1)))
+}
+
+/// Runs a piece of yrs. A panic there says that its memory cannot be trusted any more.
+fn contained<T>(run: impl FnOnce() -> T) -> Result<T, UpdateError> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        UpdateError::Broken(text.unwrap_or("a panic without a text").to_owned())
+    })
+}

@@ -1,0 +1,197 @@
+//! `/api/documents`: what applications ask of documents.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    extract::{Path, Query, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::{Shared, error::Problem};
+use crate::{
+    actor::ReadError,
+    document::{
+        Document,
+        export::{ExportError, Format, RootKind, export as export_document},
+    },
+    hub::Stopping,
+    name::DocumentName,
+};
+
+/// How often a document is asked that is being closed at that moment.
+const READ_TRIES: usize = 5;
+
+/// What a look at a document found.
+enum Found {
+    Nothing,
+    Unchanged { etag: String },
+    Content { etag: String, content: Vec<u8> },
+}
+
+/// `GET /api/documents/{name}`: the document in the format that `?format=` or the `Accept` header names.
+pub(crate) async fn export(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    Query(parameters): Query<Vec<(String, String)>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let name = DocumentName::new(&name).map_err(Problem::bad_request)?;
+    let (format, roots) = read_parameters(&parameters)?;
+    let format = match format {
+        Some(format) => format,
+        None => accepted(&headers)?,
+    };
+    let known: Option<String> =
+        headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let look = move |document: &Document| look(document, format, &roots, known.as_deref());
+    let found = read(&shared, &name, look).await?.map_err(|error| match error {
+        ExportError::WrongKind { .. } => Problem::bad_request(error),
+        ExportError::Engine(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error),
+    })?;
+    // The same address gives several formats, and what was seen once must be asked for again.
+    let caching = [(header::VARY, "accept"), (header::CACHE_CONTROL, "no-cache")];
+    Ok(match found {
+        Found::Nothing => {
+            return Err(Problem::new(
+                StatusCode::NOT_FOUND,
+                format!("there is no document {:?}", name.as_str()),
+            ));
+        }
+        Found::Unchanged { etag } => {
+            (StatusCode::NOT_MODIFIED, caching, [(header::ETAG, etag)]).into_response()
+        }
+        Found::Content { etag, content } => {
+            let about = [(header::ETAG, etag), (header::CONTENT_TYPE, format.media_type().to_owned())];
+            (caching, about, content).into_response()
+        }
+    })
+}
+
+/// Looks at a document without keeping it open.
+async fn read<T: Send + 'static>(
+    shared: &Shared,
+    name: &DocumentName,
+    look: impl Fn(&Document) -> T + Clone + Send + 'static,
+) -> Result<T, Problem> {
+    for _ in 0..READ_TRIES {
+        let document = shared.hub.open(name).map_err(|stopping: Stopping| Problem::unavailable(stopping))?;
+        match document.read(look.clone()).await {
+            Ok(found) => return Ok(found),
+            Err(ReadError::Gone(_)) => {}
+            Err(error @ ReadError::Unreadable(_)) => {
+                return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error));
+            }
+        }
+    }
+    Err(Problem::unavailable("the document is being opened anew; try again"))
+}
+
+fn look(
+    document: &Document,
+    format: Format,
+    roots: &BTreeMap<String, RootKind>,
+    known: Option<&str>,
+) -> Result<Found, ExportError> {
+    if document.is_empty() {
+        return Ok(Found::Nothing);
+    }
+    let version = format!("{:032x} {format:?} {roots:?}", document.fingerprint()?);
+    let etag = format!("\"{:032x}\"", xxh3_128(version.as_bytes()));
+    if known.is_some_and(|known| known == "*" || known.split(',').any(|known| same_tag(known, &etag))) {
+        return Ok(Found::Unchanged { etag });
+    }
+    let content = export_document(document, format, roots)?;
+    Ok(Found::Content { etag, content })
+}
+
+/// Whether a tag of `If-None-Match` is this one, compared weakly (RFC 9110, section 13.1.2): a compressed
+/// answer carries a weak tag.
+fn same_tag(known: &str, etag: &str) -> bool {
+    let known = known.trim();
+    known.strip_prefix("W/").unwrap_or(known) == etag
+}
+
+/// The format that is asked for, and the kinds of root types that are told.
+fn read_parameters(
+    parameters: &[(String, String)],
+) -> Result<(Option<Format>, BTreeMap<String, RootKind>), Problem> {
+    let (mut format, mut roots) = (None, BTreeMap::new());
+    for (key, value) in parameters {
+        match key.as_str() {
+            "format" => format = Some(named(&Format::NAMES, "format", value)?),
+            "root" => {
+                let Some((name, kind)) = value.rsplit_once(':') else {
+                    return Err(Problem::bad_request(format!(
+                        "root={value:?} must be a name and a kind, as in root=content:text"
+                    )));
+                };
+                roots.insert(name.to_owned(), named(&RootKind::NAMES, "root", kind)?);
+            }
+            _ => {
+                return Err(Problem::bad_request(format!(
+                    "unknown parameter {key:?}; known are format and root"
+                )));
+            }
+        }
+    }
+    Ok((format, roots))
+}
+
+fn named<T: Copy>(names: &[(&str, T)], parameter: &str, value: &str) -> Result<T, Problem> {
+    names.iter().find(|(name, _)| *name == value).map(|(_, found)| *found).ok_or_else(|| {
+        let known: Vec<_> = names.iter().map(|(name, _)| *name).collect();
+        Problem::bad_request(format!("{parameter}: unknown {value:?}; known are {}", known.join(", ")))
+    })
+}
+
+/// The first format that the `Accept` header names, best first; an update where it does not care.
+fn accepted(headers: &HeaderMap) -> Result<Format, Problem> {
+    let Some(accept) = headers.get(header::ACCEPT) else { return Ok(Format::Update) };
+    let accept = accept.to_str().unwrap_or_default();
+    let mut ranges: Vec<(f32, &str)> = accept
+        .split(',')
+        .map(|range| {
+            let (media_type, parameters) = range.split_once(';').unwrap_or((range, ""));
+            let quality =
+                parameters.split(';').find_map(|parameter| parameter.trim().strip_prefix("q=")?.parse().ok());
+            (quality.unwrap_or(1.0), media_type.trim())
+        })
+        .filter(|(quality, _)| *quality > 0.0)
+        .collect();
+    // Stable, so that of equal ones the first named comes first.
+    ranges.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let format = ranges.into_iter().find_map(|(_, media_type)| match media_type {
+        "application/octet-stream" | "application/*" | "*/*" => Some(Format::Update),
+        "application/json" => Some(Format::Json),
+        "text/plain" | "text/*" => Some(Format::Text),
+        "application/xml" | "text/xml" => Some(Format::Xml),
+        _ => None,
+    });
+    format.ok_or_else(|| {
+        Problem::new(
+            StatusCode::NOT_ACCEPTABLE,
+            format!("no format for Accept: {accept}; there are application/octet-stream, application/json, text/plain and application/xml"),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accept(value: &str) -> Option<Format> {
+        let headers = HeaderMap::from_iter([(header::ACCEPT, value.parse().unwrap())]);
+        accepted(&headers).ok()
+    }
+
+    #[test]
+    fn the_best_of_what_is_accepted_is_given() {
+        assert_eq!(accept("application/json"), Some(Format::Json));
+        assert_eq!(accept("text/plain;q=0.5, application/xml"), Some(Format::Xml));
+        assert_eq!(accept("application/json;q=0, */*;q=0.1"), Some(Format::Update));
+        assert_eq!(accept("image/png"), None);
+        assert_eq!(accepted(&HeaderMap::new()).unwrap(), Format::Update);
+    }
+}

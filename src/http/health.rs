@@ -1,0 +1,18 @@
+//! Whether the process is alive, and whether it can serve.
+
+use axum::{Json, extract::State, http::StatusCode};
+use serde_json::{Value, json};
+
+use super::Shared;
+
+pub(crate) async fn alive() -> Json<Value> {
+    Json(json!({ "status": "alive" }))
+}
+
+pub(crate) async fn ready(State(shared): State<Shared>) -> (StatusCode, Json<Value>) {
+    let (code, status) = match shared.stopping.is_cancelled() {
+        false => (StatusCode::OK, "ready"),
+        true => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+    };
+    (code, Json(json!({ "status": status, "documents": shared.hub.open_documents() })))
+}

@@ -1,0 +1,204 @@
+//! Quire: a collaboration server for Yjs documents.
+//!
+//! # The house
+//!
+//! A document talks with peers. A client session is a peer. A reply goes to the peer it answers; news goes to
+//! every peer but the one it came from. A file imports from lower floors, or from its own without cycles:
+//!
+//! ```text
+//! 6  main
+//! 5  lib (Server)
+//! 4  http/*   connection   session
+//! 3  hub
+//! 2  actor    saver    outbox
+//! 1  backend/*   config
+//! 0  name  update  state_vector  guard  presence  protocol/*  document/*  record  end  lib0
+//! ```
+//!
+//! The ground is pure: no tokio, no axum, no clock, no async. `backend` knows no Yjs; `actor` knows no hub;
+//! `session` and `connection` know no backend and no hub.
+//!
+//! # The journey of one update
+//!
+//! ```text
+//! connection: frame in → session → DocumentHandle::receive (mailbox)
+//!   Actor::receive          drains what waits, as one batch
+//!     Document::receive     update::read, the guard, yrs; what is news, what needs something missing
+//!     Actor::tell_others    encoded once; to every peer but the sender:
+//!       outboxes            → connection: frame out
+//!       Saver::note         → Backend::append; when it is durable, the sender's session says "saved"
+//! ```
+//!
+//! # Embedding
+//!
+//! [`Server::router`] is an axum router like any other:
+//!
+//! ```no_run
+//! # async fn run() -> anyhow::Result<()> {
+//! let server = quire::Server::new(&quire::config::Config::default())?;
+//! let app = axum::Router::new().merge(server.router());
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+//! axum::serve(listener, app).with_graceful_shutdown(async { drop(tokio::signal::ctrl_c().await) }).await?;
+//! server.shutdown().await?;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod actor;
+pub mod backend;
+pub mod config;
+pub mod connection;
+pub mod document;
+pub mod end;
+pub mod guard;
+pub mod http;
+pub mod hub;
+pub mod lib0;
+pub mod name;
+pub mod outbox;
+pub mod presence;
+pub mod protocol;
+pub mod record;
+pub mod saver;
+pub mod session;
+pub mod state_vector;
+pub mod update;
+
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+use axum::{Router, serve::ListenerExt};
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Handle, Runtime},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+
+use crate::{
+    backend::{
+        Backend, BackendError,
+        embedded::{Embedded, OpenError},
+    },
+    config::Config,
+    hub::Hub,
+};
+
+/// yrs walks nested types recursively; a thread of the usual 2 MiB overflows on documents of honest clients.
+const STACK_BYTES: usize = 8 * 1024 * 1024;
+/// How long a stop may take. Process managers kill after 10 seconds (Docker) or more.
+const STOP_WITHIN: Duration = Duration::from_secs(9);
+
+/// One node: its open documents, their backend, and the threads on which they live.
+pub struct Server {
+    hub: Hub,
+    backend: Arc<dyn Backend>,
+    connections: TaskTracker,
+    stopping: CancellationToken,
+    /// Present until the server is dropped.
+    runtime: Option<Runtime>,
+}
+
+/// Why a server cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    Data(#[from] OpenError),
+    /// The threads cannot be started.
+    #[error("cannot start threads: {0}")]
+    Threads(io::Error),
+}
+
+/// Why a server did not stop cleanly.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// Something took longer than it may.
+    #[error("not everything was done within {} seconds", STOP_WITHIN.as_secs())]
+    Deadline,
+    /// The backend could not be closed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The listener failed.
+    #[error("cannot accept connections: {0}")]
+    Listener(#[from] io::Error),
+}
+
+impl Server {
+    /// Opens the data folder and starts the threads on which documents live. It does not listen yet.
+    pub fn new(config: &Config) -> Result<Self, StartError> {
+        let backend: Arc<dyn Backend> = Arc::new(Embedded::open(&config.data)?);
+        let runtime = Builder::new_multi_thread()
+            .thread_name("quire")
+            .thread_stack_size(STACK_BYTES)
+            .enable_all()
+            .build()
+            .map_err(StartError::Threads)?;
+        let hub = Hub::new(backend.clone(), runtime.handle().clone(), config.idle);
+        let (connections, stopping) = (TaskTracker::new(), CancellationToken::new());
+        Ok(Self { hub, backend, connections, stopping, runtime: Some(runtime) })
+    }
+
+    /// The runtime of the server's threads, for programs that have none of their own.
+    pub fn runtime(&self) -> &Handle {
+        self.runtime.as_ref().expect("it is there until the server is dropped").handle()
+    }
+
+    /// All routes. They serve on whatever runtime they are called; documents live on the server's own.
+    pub fn router(&self) -> Router {
+        let Self { hub, connections, stopping, .. } = self;
+        http::router(http::Shared {
+            hub: hub.clone(),
+            connections: connections.clone(),
+            stopping: stopping.clone(),
+        })
+    }
+
+    /// Serves a listener until `stop`, then stops in good order.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), StopError> {
+        let listener = listener.tap_io(|socket| {
+            // Small frames must not wait for each other (Nagle's algorithm and delayed acknowledgements).
+            if let Err(error) = socket.set_nodelay(true) {
+                warn!(%error, "a socket keeps delaying small frames");
+            }
+        });
+        let serving = axum::serve(listener, self.router())
+            .with_graceful_shutdown(self.stopping.clone().cancelled_owned())
+            .into_future();
+        tokio::pin!(serving);
+        tokio::select! {
+            served = &mut serving => return Ok(served?),
+            () = stop => info!("stopping"),
+        }
+        self.stopping.cancel();
+        let (stopped, served) = tokio::join!(self.shutdown(), timeout(STOP_WITHIN, &mut serving));
+        stopped?;
+        served.map_err(|_| StopError::Deadline)??;
+        Ok(())
+    }
+
+    /// Refuses new sessions, closes the open ones with 1012, saves everything and closes the backend.
+    pub async fn shutdown(&self) -> Result<(), StopError> {
+        self.stopping.cancel();
+        let stop = async {
+            self.hub.shutdown().await;
+            self.connections.close();
+            self.connections.wait().await;
+            Ok(self.backend.close().await?)
+        };
+        timeout(STOP_WITHIN, stop).await.unwrap_or(Err(StopError::Deadline))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A runtime cannot be waited for inside another one, where an embedding program may drop this.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

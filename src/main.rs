@@ -1,0 +1,74 @@
+//! The `quire` command: arguments in, server up, signal, server down.
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use anyhow::Context;
+use quire::{
+    Server,
+    config::{Config, ConfigError, LogFormat},
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tracing::{error, info};
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let config = match Config::from_process() {
+        Ok(config) => config,
+        // Help and usage errors are formatted, and go where they belong.
+        Err(ConfigError::Arguments(error)) => error.exit(),
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    log_to_stderr(&config);
+    match run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: &Config) -> anyhow::Result<()> {
+    let server = Server::new(config)?;
+    server.runtime().block_on(async {
+        let listener = TcpListener::bind(config.listen).await.with_context(|| {
+            format!("cannot listen on {}: choose another address with --listen", config.listen)
+        })?;
+        let stop = stop_signal()?;
+        info!(data = %config.data.display(), "listening on http://{}", listener.local_addr()?);
+        server.serve(listener, stop).await?;
+        info!("everything is saved");
+        Ok(())
+    })
+}
+
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn log_to_stderr(config: &Config) {
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(&config.log)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}

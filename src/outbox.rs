@@ -1,0 +1,242 @@
+//! What waits for one session. It is bounded: when a session falls behind, what waits is dropped, and what
+//! it missed is remembered in a few numbers from which one diff brings it up to date.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    mem,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::{
+    end::End,
+    update::{ClientId, Clock},
+};
+
+/// Frames that may wait. Behind a slow socket one diff is cheaper than more of them.
+const MAX_FRAMES: usize = 256;
+/// Bytes that may wait, beside one frame of any size: a whole document is one frame.
+const MAX_BYTES: usize = 1024 * 1024;
+
+/// A frame on its way to sessions, encoded once and shared by all of them.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The y-protocols message.
+    pub frame: Bytes,
+    /// What a session misses that does not get it.
+    pub carries: Carries,
+}
+
+/// What a frame carries, as far as it can be made up for.
+#[derive(Debug)]
+pub enum Carries {
+    /// Edits: for each client the first clock that it brings; empty for deletions only.
+    Edits(Vec<(ClientId, Clock)>),
+    /// States of these clients, with their clocks.
+    Presence(Vec<(ClientId, u32)>),
+    /// A question, which is asked only once and so is never dropped.
+    Question,
+}
+
+/// What a session has missed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// Edits: for each client the first clock that it lacks. `Some` and empty: deletions only.
+    pub edits: Option<HashMap<ClientId, Clock>>,
+    /// Clients whose newest state it lacks, with the last clock that was heard of them.
+    pub presence: HashMap<ClientId, u32>,
+}
+
+impl Missed {
+    fn note(&mut self, carries: &Carries) {
+        match carries {
+            Carries::Edits(adds) => note_first_clocks(self.edits.get_or_insert_default(), adds),
+            Carries::Presence(clients) => self.presence.extend(clients.iter().copied()),
+            Carries::Question => {}
+        }
+    }
+}
+
+/// Lowers the first missing clock of each client to what was missed now.
+pub fn note_first_clocks(missing: &mut HashMap<ClientId, Clock>, adds: &[(ClientId, Clock)]) {
+    for &(client, clock) in adds {
+        missing.entry(client).and_modify(|known| *known = clock.min(*known)).or_insert(clock);
+    }
+}
+
+/// What waits for one session.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    state: Mutex<State>,
+    news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Arc<Outgoing>>,
+    bytes: usize,
+    missed: Option<Missed>,
+    /// Whether the session was told that it is behind.
+    told: bool,
+    end: Option<End>,
+}
+
+/// What a session finds in its outbox.
+#[derive(Debug)]
+pub enum Taken {
+    /// Frames, put into the buffer.
+    Frames,
+    /// Nothing waits, but something was missed: it is time to catch up.
+    Behind,
+    /// The session is over.
+    End(End),
+}
+
+impl Outbox {
+    /// Puts in a frame, or notes that it was missed.
+    pub fn push(&self, outgoing: &Arc<Outgoing>) {
+        let mut state = self.lock();
+        let full = state.waiting.len() >= MAX_FRAMES
+            || (state.bytes + outgoing.frame.len() > MAX_BYTES && !state.waiting.is_empty());
+        if full && state.missed.is_none() {
+            state.drop_what_waits();
+        }
+        let question = matches!(outgoing.carries, Carries::Question);
+        if !question && let Some(missed) = &mut state.missed {
+            missed.note(&outgoing.carries);
+        } else if state.waiting.len() >= 2 * MAX_FRAMES {
+            // Questions are few, unless somebody provokes them and reads none.
+            state.end.get_or_insert(End::Stuck);
+        } else {
+            state.bytes += outgoing.frame.len();
+            state.waiting.push_back(outgoing.clone());
+        }
+        drop(state);
+        self.news.notify_one();
+    }
+
+    /// Notes that a frame was missed that never came here.
+    pub fn miss(&self, carries: &Carries) {
+        self.lock().missed.get_or_insert_default().note(carries);
+        self.news.notify_one();
+    }
+
+    /// What was missed, to be made up for now: from here on frames wait again.
+    pub fn take_missed(&self) -> Option<Missed> {
+        let mut state = self.lock();
+        state.told = false;
+        state.missed.take()
+    }
+
+    /// Ends the session, unless it has ended already. What waits is not sent any more.
+    pub fn end(&self, end: End) {
+        self.lock().end.get_or_insert(end);
+        self.news.notify_one();
+    }
+
+    /// Waits until there is something for the session; frames are appended to `frames`.
+    pub async fn take(&self, frames: &mut Vec<Arc<Outgoing>>) -> Taken {
+        loop {
+            if let Some(taken) = self.try_take(frames) {
+                return taken;
+            }
+            // A notification between the look and the wait is kept: one permit is stored.
+            self.news.notified().await;
+        }
+    }
+
+    fn try_take(&self, frames: &mut Vec<Arc<Outgoing>>) -> Option<Taken> {
+        let mut state = self.lock();
+        if let Some(end) = &state.end {
+            return Some(Taken::End(end.clone()));
+        }
+        if !state.waiting.is_empty() {
+            frames.extend(state.waiting.drain(..));
+            state.bytes = 0;
+            return Some(Taken::Frames);
+        }
+        (state.missed.is_some() && !mem::replace(&mut state.told, true)).then_some(Taken::Behind)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while it holds this lock")
+    }
+}
+
+impl State {
+    fn drop_what_waits(&mut self) {
+        let mut missed = Missed::default();
+        self.waiting.retain(|outgoing| {
+            missed.note(&outgoing.carries);
+            matches!(outgoing.carries, Carries::Question)
+        });
+        self.waiting.shrink_to_fit();
+        self.bytes = self.waiting.iter().map(|outgoing| outgoing.frame.len()).sum();
+        self.missed = Some(missed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edit(client: ClientId, clock: Clock, bytes: usize) -> Arc<Outgoing> {
+        Arc::new(Outgoing { frame: vec![0; bytes].into(), carries: Carries::Edits(vec![(client, clock)]) })
+    }
+
+    #[tokio::test]
+    async fn a_session_that_keeps_up_gets_every_frame() {
+        let outbox = Outbox::default();
+        let mut frames = Vec::new();
+        for clock in 0..1_000 {
+            outbox.push(&edit(1, clock, 10));
+            assert!(matches!(outbox.take(&mut frames).await, Taken::Frames));
+        }
+        assert_eq!(frames.len(), 1_000);
+        assert_eq!(outbox.take_missed(), None);
+    }
+
+    #[tokio::test]
+    async fn a_session_that_falls_behind_misses_what_one_diff_brings() {
+        let outbox = Outbox::default();
+        for clock in 0..1_000 {
+            outbox.push(&edit(1, clock + 5, 10));
+        }
+        outbox.push(&edit(2, 7, 10));
+        let mut frames = Vec::new();
+        assert!(matches!(outbox.take(&mut frames).await, Taken::Behind));
+        assert!(frames.is_empty());
+        let missed = outbox.take_missed().unwrap();
+        assert_eq!(missed.edits, Some(HashMap::from([(1, 5), (2, 7)])));
+        outbox.push(&edit(1, 2_000, 10));
+        assert!(matches!(outbox.take(&mut frames).await, Taken::Frames), "it has caught up");
+    }
+
+    #[tokio::test]
+    async fn bytes_are_bounded_but_one_frame_of_any_size_fits() {
+        let outbox = Outbox::default();
+        outbox.push(&edit(1, 0, 5 * MAX_BYTES));
+        let mut frames = Vec::new();
+        assert!(matches!(outbox.take(&mut frames).await, Taken::Frames));
+        outbox.push(&edit(1, 1, MAX_BYTES));
+        outbox.push(&edit(1, 2, 1));
+        assert!(matches!(outbox.take(&mut frames).await, Taken::Behind));
+    }
+
+    #[tokio::test]
+    async fn a_question_survives_and_an_end_comes_before_everything() {
+        let outbox = Outbox::default();
+        outbox.push(&Arc::new(Outgoing { frame: Bytes::new(), carries: Carries::Question }));
+        for clock in 0..1_000 {
+            outbox.push(&edit(1, clock, 10));
+        }
+        let mut frames = Vec::new();
+        assert!(matches!(outbox.take(&mut frames).await, Taken::Frames));
+        assert!(matches!(frames[..], [ref only] if matches!(only.carries, Carries::Question)));
+        outbox.end(End::Stopping);
+        outbox.end(End::Left);
+        assert!(matches!(outbox.take(&mut frames).await, Taken::End(End::Stopping)));
+    }
+}

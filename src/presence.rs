@@ -1,0 +1,230 @@
+//! Who is here: client ids, their opaque states, and the session that each belongs to.
+//!
+//! Stock clients send everybody's states back, removals included. So each client id has an owner, the
+//! session that brought it, and what others say of it is ignored.
+//!
+//! Source of the format: `awareness.js` of the npm package `y-protocols`.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use serde::de::IgnoredAny;
+
+use crate::{
+    lib0::{self, Reader},
+    update::{ClientId, Malformed},
+};
+
+/// The most bytes of one client's state: names, colours and cursors take a few hundred.
+pub const MAX_STATE_BYTES: usize = 64 * 1024;
+/// The most clients that are shown as being in one document.
+pub const MAX_CLIENTS: usize = 10_000;
+
+/// One client's stay in one document, as a number that no other stay on this node has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+/// What is said of one client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// Whom it is about.
+    pub client: ClientId,
+    /// Grows with each state of this client.
+    pub clock: u32,
+    /// The state, JSON that is passed on as it came; `None`: the client has left.
+    pub json: Option<Bytes>,
+}
+
+/// Reads what a client says of who is here.
+pub fn read(bytes: &[u8]) -> Result<Vec<State>, Malformed> {
+    let mut reader = Reader::new(bytes);
+    let count = reader.count()?;
+    if count > MAX_CLIENTS {
+        return Err(Malformed::Rule("an awareness message names more than 10,000 clients"));
+    }
+    let mut states = Vec::with_capacity(count.min(64));
+    for _ in 0..count {
+        let (client, clock, json) = (reader.uint()?, reader.u32()?, reader.text()?);
+        if json.len() > MAX_STATE_BYTES {
+            return Err(Malformed::Rule("an awareness state has more than 65,536 bytes"));
+        }
+        // Clients parse the states of a message one after the other: a bad one would hide those behind it.
+        if serde_json::from_str::<IgnoredAny>(json).is_err() {
+            return Err(Malformed::Rule("an awareness state is not JSON"));
+        }
+        let json = (json != "null").then(|| Bytes::copy_from_slice(json.as_bytes()));
+        states.push(State { client, clock, json });
+    }
+    if !reader.is_empty() {
+        return Err(Malformed::Rule("bytes follow after the awareness message's end"));
+    }
+    Ok(states)
+}
+
+/// The bytes that say this.
+pub fn write(states: &[State]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    lib0::write_uint(&mut bytes, states.len() as u64);
+    for state in states {
+        lib0::write_uint(&mut bytes, state.client);
+        lib0::write_uint(&mut bytes, u64::from(state.clock));
+        lib0::write_bytes(&mut bytes, state.json.as_deref().unwrap_or(b"null"));
+    }
+    bytes
+}
+
+/// Who is in a document.
+#[derive(Debug, Default)]
+pub struct Presence {
+    here: HashMap<ClientId, Here>,
+    /// The client id that a session announced first, its own; `None` where it brought several at once.
+    own: HashMap<SessionId, Option<ClientId>>,
+}
+
+#[derive(Debug)]
+struct Here {
+    clock: u32,
+    json: Bytes,
+    owner: SessionId,
+}
+
+impl Presence {
+    /// Takes in what a session says, and returns what is news to the others.
+    pub fn receive(&mut self, from: SessionId, states: Vec<State>) -> Vec<State> {
+        if states.is_empty() {
+            return states;
+        }
+        let first_frame = !self.own.contains_key(&from);
+        if first_frame {
+            self.own.insert(from, if states.len() == 1 { Some(states[0].client) } else { None });
+        }
+        states.into_iter().filter(|state| self.accept(from, first_frame, state)).collect()
+    }
+
+    /// Whether a state is news; then it is noted.
+    fn accept(&mut self, from: SessionId, first_frame: bool, state: &State) -> bool {
+        let room = self.here.len() < MAX_CLIENTS;
+        let Some(here) = self.here.get_mut(&state.client) else {
+            let Some(json) = state.json.clone().filter(|_| room) else { return false };
+            self.here.insert(state.client, Here { clock: state.clock, json, owner: from });
+            return true;
+        };
+        let newer = state.clock > here.clock;
+        if here.owner != from {
+            // A client that came back over a new connection, while the old one is not known to be lost yet.
+            let its_own = self.own.get(&from) == Some(&Some(state.client));
+            if !its_own || !(first_frame || newer) {
+                return false;
+            }
+            here.owner = from;
+        }
+        match &state.json {
+            None if newer || state.clock == here.clock => {
+                self.here.remove(&state.client);
+                true
+            }
+            Some(json) if newer || (state.clock == here.clock && *json != here.json) => {
+                *here = Here { clock: state.clock, json: json.clone(), owner: from };
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a session that has left still owns somebody.
+    pub fn owns_any(&self, session: SessionId) -> bool {
+        self.here.values().any(|here| here.owner == session)
+    }
+
+    /// Removes whom a session owns, and returns what is news to the others.
+    pub fn remove(&mut self, session: SessionId) -> Vec<State> {
+        self.own.remove(&session);
+        let gone = self.here.extract_if(|_, here| here.owner == session);
+        gone.map(|(client, here)| State { client, clock: here.clock, json: None }).collect()
+    }
+
+    /// Everybody who is here.
+    pub fn everybody(&self) -> Vec<State> {
+        self.here.iter().map(|(&client, here)| here.state(client)).collect()
+    }
+
+    /// The newest state of a client; where it has left, with the clock of the last that was heard of it.
+    pub fn newest(&self, client: ClientId, last_clock: u32) -> State {
+        match self.here.get(&client) {
+            Some(here) => here.state(client),
+            None => State { client, clock: last_clock, json: None },
+        }
+    }
+}
+
+impl Here {
+    fn state(&self, client: ClientId) -> State {
+        State { client, clock: self.clock, json: Some(self.json.clone()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALICE: SessionId = SessionId(1);
+    const BOB: SessionId = SessionId(2);
+    const ALICE_AGAIN: SessionId = SessionId(3);
+
+    fn state(client: ClientId, clock: u32, json: &'static str) -> State {
+        State { client, clock, json: (json != "null").then(|| json.into()) }
+    }
+
+    fn both_here() -> Presence {
+        let mut presence = Presence::default();
+        presence.receive(ALICE, vec![state(10, 1, "{}")]);
+        presence.receive(BOB, vec![state(20, 1, "{}")]);
+        presence
+    }
+
+    #[test]
+    fn states_come_back_as_they_were_written() {
+        let states = vec![state(10, 3, r#"{"name":"é"}"#), state(1 << 50, 0, "null")];
+        assert_eq!(read(&write(&states)), Ok(states));
+        assert!(read(&write(&[state(1, 1, "{")])).is_err());
+        assert!(read(&[0xff, 0xff, 0x03]).is_err());
+    }
+
+    #[test]
+    fn what_others_say_of_a_client_is_ignored() {
+        let mut presence = both_here();
+        assert_eq!(presence.receive(BOB, vec![state(10, 1, "{}"), state(20, 1, "{}")]), vec![]);
+        assert_eq!(presence.receive(BOB, vec![state(10, 1, "null")]), vec![]);
+        assert_eq!(presence.receive(BOB, vec![state(10, 9, r#"{"forged":1}"#)]), vec![]);
+        assert_eq!(presence.everybody().len(), 2);
+    }
+
+    #[test]
+    fn a_client_that_leaves_is_gone_once() {
+        let mut presence = both_here();
+        assert_eq!(presence.receive(ALICE, vec![state(10, 2, "null")]), vec![state(10, 2, "null")]);
+        assert_eq!(presence.receive(ALICE, vec![state(10, 2, "null")]), vec![]);
+        assert_eq!(presence.remove(ALICE), vec![]);
+        assert_eq!(presence.remove(BOB), vec![state(20, 1, "null")]);
+        assert!(presence.everybody().is_empty());
+    }
+
+    #[test]
+    fn a_client_that_comes_back_takes_itself_over_at_an_equal_clock() {
+        let mut presence = both_here();
+        assert_eq!(presence.receive(ALICE_AGAIN, vec![state(10, 1, "{}")]), vec![]);
+        assert_eq!(presence.remove(ALICE), vec![], "the old session owns nobody any more");
+        assert_eq!(presence.newest(10, 0), state(10, 1, "{}"));
+        assert_eq!(presence.remove(ALICE_AGAIN), vec![state(10, 1, "null")]);
+    }
+
+    #[test]
+    fn an_owner_takes_back_what_an_echo_took_over() {
+        let mut presence = both_here();
+        let silent = SessionId(4);
+        // A client without a state of its own sends back what it hears, as its first frame.
+        presence.receive(silent, vec![state(10, 1, "{}")]);
+        assert_eq!(presence.receive(ALICE, vec![state(10, 2, "{}")]), vec![state(10, 2, "{}")]);
+        assert_eq!(presence.remove(silent), vec![]);
+    }
+}

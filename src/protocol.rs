@@ -1,0 +1,113 @@
+//! The y-protocols messages, which all client families speak: bytes to [`Message`], and back as frames
+//! that are encoded once for everybody. The envelopes around them are the dialects beside this file.
+//!
+//! Source of the format: `sync.js` and `awareness.js` of the npm package `y-protocols`.
+
+pub mod y_websocket;
+
+use bytes::Bytes;
+
+use crate::{
+    lib0::{self, ReadError, Reader},
+    presence::{self, State},
+    state_vector::StateVector,
+    update::Malformed,
+};
+
+/// What a peer says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// "This is what I have": answered with a sync step 2.
+    SyncStep1(StateVector),
+    /// "This is what you lack": an update.
+    SyncStep2(Bytes),
+    /// A change.
+    Update(Bytes),
+    /// Who is here, as far as the sender knows.
+    Awareness(Vec<State>),
+    /// "Who is here?"
+    QueryAwareness,
+}
+
+/// Why a frame is no message. The text is what the client's developer reads.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProtocolError {
+    /// The bytes are no lib0 values.
+    #[error("malformed message: {0}")]
+    Bytes(#[from] ReadError),
+    /// The message's content is not what its kind says.
+    #[error("malformed message: {0}")]
+    Content(#[from] Malformed),
+    /// A kind of message that this protocol does not have.
+    #[error("unknown message type {0}")]
+    UnknownType(u64),
+    /// A kind of sync message that this protocol does not have.
+    #[error("unknown sync message type {0}")]
+    UnknownSyncType(u64),
+    /// More messages in one frame than are taken.
+    #[error("a frame holds more than {0} messages")]
+    TooManyMessages(usize),
+}
+
+const SYNC: u8 = 0;
+const AWARENESS: u8 = 1;
+const STEP_1: u8 = 0;
+const STEP_2: u8 = 1;
+const UPDATE: u8 = 2;
+
+impl Message {
+    /// Reads one message from the front of a frame.
+    pub fn read(reader: &mut Reader<'_>) -> Result<Self, ProtocolError> {
+        match reader.uint()? {
+            0 => match reader.uint()? {
+                0 => Ok(Self::SyncStep1(StateVector::read(reader.bytes()?)?)),
+                // Copied, because a slice of the frame would keep the connection's whole read buffer.
+                1 => Ok(Self::SyncStep2(Bytes::copy_from_slice(reader.bytes()?))),
+                2 => Ok(Self::Update(Bytes::copy_from_slice(reader.bytes()?))),
+                other => Err(ProtocolError::UnknownSyncType(other)),
+            },
+            1 => Ok(Self::Awareness(presence::read(reader.bytes()?)?)),
+            3 => Ok(Self::QueryAwareness),
+            other => Err(ProtocolError::UnknownType(other)),
+        }
+    }
+
+    /// How many bytes of updates and states it carries, for the limits on what waits.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::SyncStep2(update) | Self::Update(update) => update.len(),
+            Self::Awareness(states) => {
+                states.iter().map(|state| state.json.as_ref().map_or(0, Bytes::len)).sum()
+            }
+            Self::SyncStep1(_) | Self::QueryAwareness => 0,
+        }
+    }
+}
+
+/// A frame that says what we have.
+pub fn sync_step_1(state_vector: &StateVector) -> Bytes {
+    frame(&[SYNC, STEP_1], &state_vector.write())
+}
+
+/// A frame that brings what the peer lacks.
+pub fn sync_step_2(update: &[u8]) -> Bytes {
+    frame(&[SYNC, STEP_2], update)
+}
+
+/// A frame that brings a change.
+pub fn update(update: &[u8]) -> Bytes {
+    frame(&[SYNC, UPDATE], update)
+}
+
+/// A frame that says who is here.
+pub fn awareness(states: &[State]) -> Bytes {
+    frame(&[AWARENESS], &presence::write(states))
+}
+
+fn frame(kind: &[u8], payload: &[u8]) -> Bytes {
+    // A length takes five bytes at most, since frames stay below 4 GiB.
+    let mut frame = Vec::with_capacity(kind.len() + 5 + payload.len());
+    frame.extend_from_slice(kind);
+    lib0::write_bytes(&mut frame, payload);
+    frame.into()
+}

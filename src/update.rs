@@ -1,0 +1,412 @@
+//! Reads a Yjs update (version 1) without building it: is it well formed, which blocks does it hold, what
+//! does it delete. It knows no document; what a document makes of an update is the guard's subject.
+//!
+//! Source of the format: `UpdateEncoderV1` and the `Content…` classes of the npm package `yjs`.
+
+use std::ops::Range;
+
+use serde::de::IgnoredAny;
+
+use crate::lib0::{self, ReadError, Reader};
+
+/// Yjs's number for one editing replica.
+pub type ClientId = u64;
+/// How many units of content a client has produced before; a position in its history.
+pub type Clock = u32;
+
+/// Clocks stay below this, so that no sum of two of them leaves the range of either implementation.
+pub const MAX_CLOCK: u64 = (1 << 31) - 2;
+/// How deep arrays and objects may nest in one value: yrs reads them recursively.
+const MAX_VALUE_DEPTH: u32 = 64;
+
+/// One unit of content: the replica that made it and its place in that replica's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id {
+    /// Who made it.
+    pub client: ClientId,
+    /// Its place in that client's history.
+    pub clock: Clock,
+}
+
+/// What a block holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// A place whose content was collected; it has no parent any more.
+    Gc,
+    /// A hole: the sender itself does not have this part.
+    Skip,
+    /// Content that was deleted.
+    Deleted,
+    /// Bytes.
+    Binary,
+    /// Text.
+    String,
+    /// An embedded JSON value in a text.
+    Embed,
+    /// The beginning or end of a format in a text.
+    Format,
+    /// A shared type of its own.
+    Type(TypeKind),
+    /// JSON-like values.
+    Any,
+}
+
+/// The shared types of Yjs 13 that may nest in others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are Yjs's own")]
+pub enum TypeKind {
+    Array,
+    Map,
+    Text,
+    XmlElement,
+    XmlFragment,
+    XmlText,
+}
+
+/// Where a block says that it belongs; a block with an origin belongs where its origin does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parent<'a> {
+    /// To the root type of this name.
+    Root(&'a str),
+    /// To the shared type in this block.
+    Item(Id),
+}
+
+/// A run of content that was made in one go.
+#[derive(Debug, Clone)]
+pub struct Block<'a> {
+    /// Its first clock.
+    pub clock: Clock,
+    /// How many clocks it spans.
+    pub len: u32,
+    /// What it holds.
+    pub content: Content,
+    /// What stood to its left when it was made.
+    pub origin: Option<Id>,
+    /// What stood to its right when it was made.
+    pub right_origin: Option<Id>,
+    /// Where it belongs, where the block says so itself.
+    pub parent: Option<Parent<'a>>,
+    /// The key under which it belongs, where the block says so itself.
+    pub key: Option<&'a str>,
+    /// The first byte after it, in the update.
+    end: usize,
+}
+
+impl Block<'_> {
+    /// The first clock after it.
+    pub fn end_clock(&self) -> Clock {
+        self.clock + self.len
+    }
+}
+
+/// The blocks of one client in an update, contiguous (holes are blocks too).
+#[derive(Debug, Clone)]
+pub struct Section {
+    /// Who made them.
+    pub client: ClientId,
+    /// The first clock.
+    pub clock: Clock,
+    /// Which of the update's blocks they are.
+    pub blocks: Range<usize>,
+    /// The first byte of the first block, in the update.
+    start: usize,
+}
+
+/// Everything that an update says, as far as a guard must know it.
+#[derive(Debug, Clone)]
+pub struct Update<'a> {
+    bytes: &'a [u8],
+    /// One section per client.
+    pub sections: Vec<Section>,
+    /// The blocks of all sections.
+    pub blocks: Vec<Block<'a>>,
+    /// What it deletes: per client sorted ranges of clocks that neither touch nor overlap backwards.
+    pub deletes: Vec<(ClientId, Range<Clock>)>,
+}
+
+/// Why an update is refused. The text is what the client's developer reads.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// The bytes are no lib0 values.
+    #[error("{0}")]
+    Bytes(#[from] ReadError),
+    /// The values break a rule of the format, or of what can be served safely.
+    #[error("{0}")]
+    Rule(&'static str),
+}
+
+impl<'a> Update<'a> {
+    /// Reads an update in one pass.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let mut update = Self { bytes, sections: Vec::new(), blocks: Vec::new(), deletes: Vec::new() };
+        for _ in 0..reader.count()? {
+            update.read_section(&mut reader)?;
+        }
+        no_client_twice(update.sections.iter().map(|section| section.client))?;
+        update.read_deletes(&mut reader)?;
+        match reader.remaining() {
+            0 => Ok(update),
+            _ => Err(Malformed::Rule(
+                "bytes follow after the update's end (is it a version 2 update? send version 1)",
+            )),
+        }
+    }
+
+    /// The bytes that were read.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    fn read_section(&mut self, reader: &mut Reader<'a>) -> Result<(), Malformed> {
+        let count = reader.count()?;
+        let client = reader.uint()?;
+        let mut clock = reader.uint()?;
+        let (first, start) = (self.blocks.len(), reader.position());
+        if clock > MAX_CLOCK {
+            return Err(Malformed::Rule("a clock is beyond 2^31 - 2"));
+        }
+        let section_clock = clock as Clock;
+        for _ in 0..count {
+            let block = read_block(reader, clock as Clock)?;
+            clock += u64::from(block.len);
+            if block.len == 0 {
+                return Err(Malformed::Rule("a block has no content"));
+            }
+            if clock > MAX_CLOCK {
+                return Err(Malformed::Rule("a clock is beyond 2^31 - 2"));
+            }
+            self.blocks.push(block);
+        }
+        // A section without blocks says nothing; yrs would keep an entry for it.
+        if count > 0 {
+            let blocks = first..self.blocks.len();
+            self.sections.push(Section { client, clock: section_clock, blocks, start });
+        }
+        Ok(())
+    }
+
+    fn read_deletes(&mut self, reader: &mut Reader<'a>) -> Result<(), Malformed> {
+        let clients = reader.count()?;
+        let mut seen = Vec::with_capacity(clients.min(1_024));
+        for _ in 0..clients {
+            let client = reader.uint()?;
+            seen.push(client);
+            let mut last_end = 0;
+            for _ in 0..reader.count()? {
+                let (clock, len) = (reader.uint()?, reader.uint()?);
+                let end = clock.saturating_add(len);
+                if len == 0 || end > MAX_CLOCK {
+                    return Err(Malformed::Rule("a deleted range is empty or beyond 2^31 - 2"));
+                }
+                if clock < last_end {
+                    return Err(Malformed::Rule("deleted ranges overlap or are not sorted"));
+                }
+                last_end = end;
+                self.deletes.push((client, clock as Clock..end as Clock));
+            }
+        }
+        no_client_twice(seen.into_iter())
+    }
+
+    /// The parts of this update that `keep` names, as an update of their own: for each section a run of its
+    /// blocks, which need not be all of them. `None` where nothing would be in it.
+    pub fn part(&self, keep: &[Range<usize>], deletes: &[(ClientId, Range<Clock>)]) -> Option<Vec<u8>> {
+        let kept = || self.sections.iter().zip(keep).filter(|(_, blocks)| !blocks.is_empty());
+        let sections = kept().count();
+        if sections == 0 && deletes.is_empty() {
+            return None;
+        }
+        let mut part = Vec::new();
+        lib0::write_uint(&mut part, sections as u64);
+        for (section, blocks) in kept() {
+            lib0::write_uint(&mut part, blocks.len() as u64);
+            lib0::write_uint(&mut part, section.client);
+            lib0::write_uint(&mut part, u64::from(self.blocks[blocks.start].clock));
+            let before = match blocks.start == section.blocks.start {
+                true => section.start,
+                false => self.blocks[blocks.start - 1].end,
+            };
+            part.extend_from_slice(&self.bytes[before..self.blocks[blocks.end - 1].end]);
+        }
+        let by_client = || deletes.chunk_by(|a, b| a.0 == b.0);
+        lib0::write_uint(&mut part, by_client().count() as u64);
+        for ranges in by_client() {
+            lib0::write_uint(&mut part, ranges[0].0);
+            lib0::write_uint(&mut part, ranges.len() as u64);
+            for (_, range) in ranges {
+                lib0::write_uint(&mut part, u64::from(range.start));
+                lib0::write_uint(&mut part, u64::from(range.end - range.start));
+            }
+        }
+        Some(part)
+    }
+}
+
+fn no_client_twice(clients: impl Iterator<Item = ClientId>) -> Result<(), Malformed> {
+    let mut clients: Vec<_> = clients.collect();
+    clients.sort_unstable();
+    match clients.windows(2).any(|pair| pair[0] == pair[1]) {
+        true => Err(Malformed::Rule("a client is listed twice")),
+        false => Ok(()),
+    }
+}
+
+// Bits of a block's first byte, from Yjs's `Item.write`.
+const CONTENT: u8 = 0x1f;
+const HAS_KEY: u8 = 0x20;
+const HAS_RIGHT_ORIGIN: u8 = 0x40;
+const HAS_ORIGIN: u8 = 0x80;
+
+fn read_block<'a>(reader: &mut Reader<'a>, clock: Clock) -> Result<Block<'a>, Malformed> {
+    let info = reader.byte()?;
+    let mut block = Block {
+        clock,
+        len: 1,
+        content: Content::Gc,
+        origin: None,
+        right_origin: None,
+        parent: None,
+        key: None,
+        end: 0,
+    };
+    match info & CONTENT {
+        kind @ (0 | 10) => {
+            if info != kind {
+                return Err(Malformed::Rule("a collected block has flags that it cannot have"));
+            }
+            block.content = if kind == 0 { Content::Gc } else { Content::Skip };
+            block.len = read_len(reader)?;
+        }
+        kind => {
+            if info & HAS_ORIGIN != 0 {
+                block.origin = Some(read_id(reader)?);
+            }
+            if info & HAS_RIGHT_ORIGIN != 0 {
+                block.right_origin = Some(read_id(reader)?);
+            }
+            if info & (HAS_ORIGIN | HAS_RIGHT_ORIGIN) == 0 {
+                block.parent = Some(match reader.uint()? {
+                    0 => Parent::Item(read_id(reader)?),
+                    1 => Parent::Root(reader.text()?),
+                    _ => return Err(Malformed::Rule("a block's parent is neither a root nor a block")),
+                });
+                if info & HAS_KEY != 0 {
+                    block.key = Some(reader.text()?);
+                }
+            }
+            (block.content, block.len) = read_content(reader, kind)?;
+        }
+    }
+    block.end = reader.position();
+    Ok(block)
+}
+
+fn read_id(reader: &mut Reader<'_>) -> Result<Id, Malformed> {
+    let (client, clock) = (reader.uint()?, reader.uint()?);
+    match clock <= MAX_CLOCK {
+        true => Ok(Id { client, clock: clock as Clock }),
+        false => Err(Malformed::Rule("a clock is beyond 2^31 - 2")),
+    }
+}
+
+fn read_len(reader: &mut Reader<'_>) -> Result<u32, Malformed> {
+    let len = reader.uint()?;
+    // Nothing longer can end within the allowed clocks.
+    if len <= MAX_CLOCK { Ok(len as u32) } else { Err(Malformed::Rule("a block is longer than 2^31 - 2")) }
+}
+
+/// The content of a block and the number of clocks that it spans.
+fn read_content(reader: &mut Reader<'_>, kind: u8) -> Result<(Content, u32), Malformed> {
+    Ok(match kind {
+        1 => (Content::Deleted, read_len(reader)?),
+        2 => {
+            return Err(Malformed::Rule(
+                "the content kind JSON of very old Yjs versions is not supported: open and save the document \
+                 with Yjs 13 first",
+            ));
+        }
+        3 => {
+            reader.bytes()?;
+            (Content::Binary, 1)
+        }
+        4 => (Content::String, utf16_len(reader.text()?)),
+        5 => {
+            check_json(reader.text()?)?;
+            (Content::Embed, 1)
+        }
+        6 => {
+            reader.text()?;
+            check_json(reader.text()?)?;
+            (Content::Format, 1)
+        }
+        7 => (Content::Type(read_type(reader)?), 1),
+        8 => {
+            let count = reader.count()?;
+            for _ in 0..count {
+                read_any(reader, 0)?;
+            }
+            (Content::Any, count as u32)
+        }
+        9 => return Err(Malformed::Rule("subdocuments are not supported yet: use documents of their own")),
+        _ => return Err(Malformed::Rule("a block has a content kind that Yjs 13 does not know")),
+    })
+}
+
+fn utf16_len(text: &str) -> u32 {
+    // Each byte that begins a character is one unit, and one of four bytes is two.
+    text.bytes().map(|byte| u32::from(byte & 0xc0 != 0x80) + u32::from(byte >= 0xf0)).sum()
+}
+
+fn check_json(text: &str) -> Result<(), Malformed> {
+    match serde_json::from_str::<IgnoredAny>(text) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Malformed::Rule("a format or an embedded value is not JSON, or nests deeper than 127")),
+    }
+}
+
+fn read_type(reader: &mut Reader<'_>) -> Result<TypeKind, Malformed> {
+    Ok(match reader.uint()? {
+        0 => TypeKind::Array,
+        1 => TypeKind::Map,
+        2 => TypeKind::Text,
+        3 => {
+            reader.text()?;
+            TypeKind::XmlElement
+        }
+        4 => TypeKind::XmlFragment,
+        5 => return Err(Malformed::Rule("Y.XmlHook is not supported: use Y.XmlElement")),
+        6 => TypeKind::XmlText,
+        _ => return Err(Malformed::Rule("a shared type is of a kind that Yjs 13 does not know")),
+    })
+}
+
+/// Reads one value of lib0's `any` encoding.
+fn read_any(reader: &mut Reader<'_>, depth: u32) -> Result<(), Malformed> {
+    if depth > MAX_VALUE_DEPTH {
+        return Err(Malformed::Rule("a value nests deeper than 64"));
+    }
+    match reader.byte()? {
+        // undefined, null, false, true
+        127 | 126 | 121 | 120 => {}
+        125 => reader.skip_int()?,
+        124 => drop(reader.take(4)?),
+        123 | 122 => drop(reader.take(8)?),
+        119 => drop(reader.text()?),
+        118 => {
+            for _ in 0..reader.count()? {
+                reader.text()?;
+                read_any(reader, depth + 1)?;
+            }
+        }
+        117 => {
+            for _ in 0..reader.count()? {
+                read_any(reader, depth + 1)?;
+            }
+        }
+        116 => drop(reader.bytes()?),
+        _ => return Err(Malformed::Rule("a value is of a kind that lib0 does not know")),
+    }
+    Ok(())
+}
