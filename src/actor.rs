@@ -35,6 +35,8 @@ const MAILBOX_MESSAGES: usize = 1_024;
 const MAILBOX_BYTES: usize = 64 * 1024 * 1024;
 /// Messages that are taken in before everybody is told of them.
 const BATCH: usize = 256;
+/// Bytes of edits after which everybody is told without taking in more.
+const BATCH_BYTES: usize = 256 * 1024;
 /// How long a client that lost its socket is still shown, since most of them come back at once.
 const PRESENCE_GRACE: Duration = Duration::from_secs(2);
 /// Bytes of a client's edits that need what is missing here, kept until it comes.
@@ -42,6 +44,8 @@ const MAX_ASIDE_BYTES: usize = 1024 * 1024;
 /// Frames and bytes that may wait for one session until its own edits are saved.
 const MAX_HELD: usize = 256;
 const MAX_HELD_BYTES: usize = 1024 * 1024;
+/// An update that says nothing: the answer of a client that has nothing to bring.
+const EMPTY_UPDATE: &[u8] = &[0, 0];
 /// How long a document stays open that somebody took up while it was about to leave memory.
 const STAY: Duration = Duration::from_secs(1);
 /// How long a stopping actor tries to save what is not saved yet.
@@ -338,6 +342,9 @@ impl Actor {
                 Mail::Read(look) => look(Ok(&self.document)),
                 Mail::Stop => {}
             }
+            if batch.news.iter().map(|(_, news)| news.update.len()).sum::<usize>() > BATCH_BYTES {
+                self.tell_others(mem::take(&mut batch))?;
+            }
         }
         self.offer_again(&mut batch)?;
         self.tell_others(batch)
@@ -421,7 +428,7 @@ impl Actor {
             batch.news.extend(received.news.map(|news| (from, news)));
             return Ok(());
         };
-        if member.echo_saved {
+        if member.echo_saved && *update != *EMPTY_UPDATE {
             // Where nothing was news, all of it is here already.
             let own = match (&received.news, &received.rest) {
                 (Some(news), _) => Some(news.clone()),
