@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use tracing::{debug, error, info, warn};
 
@@ -163,7 +163,7 @@ pub enum Stopped {
     Idle,
     /// It was told to, and everything that could be saved is saved.
     Told,
-    /// The document's bytes cannot be read, or the document engine failed: it must be opened anew.
+    /// The document engine failed: the document must be opened anew.
     Failed,
 }
 
@@ -241,33 +241,29 @@ impl Actor {
         (handle, actor)
     }
 
-    /// Loads the document. Where that fails, everybody who waits is told why, and the actor is done.
-    pub async fn load(&mut self) -> Result<(), Stopped> {
-        let opened = match self.backend.load(&self.name).await {
-            Ok(stored) => open(&stored),
-            Err(error) => Err(error.to_string()),
-        };
-        match opened {
-            Ok((document, log)) => {
-                debug!(records = log.records, bytes = log.bytes, "document opened");
-                self.document = document;
-                self.saver = Saver::new(self.name.clone(), self.backend.clone(), log);
-                self.rest_at = Instant::now();
-                Ok(())
-            }
-            Err(reason) => {
-                error!(%reason, "the document cannot be opened; its stored bytes stay as they are");
-                self.mailbox.close();
-                while let Some(mail) = self.mailbox.recv().await {
-                    match mail {
-                        Mail::Join { outbox, .. } => outbox.0.end(End::Unreadable(reason.clone())),
-                        Mail::Read(look) => look(Err(&reason)),
-                        _ => {}
-                    }
-                }
-                Err(Stopped::Failed)
+    /// Loads the document, or says why it cannot be opened.
+    pub async fn load(&mut self) -> Result<(), String> {
+        let stored = self.backend.load(&self.name).await.map_err(|error| error.to_string())?;
+        let (document, log) = open(&stored)?;
+        debug!(records = log.records, bytes = log.bytes, "document opened");
+        self.document = document;
+        self.saver = Saver::new(self.name.clone(), self.backend.clone(), log);
+        self.rest_at = Instant::now();
+        Ok(())
+    }
+
+    /// In place of [`Actor::run`] where the document could not be loaded: tells everybody why, until for a
+    /// moment nobody has asked.
+    pub async fn refuse(&mut self, reason: &str) -> Stopped {
+        while let Ok(mail) = timeout(STAY, self.mailbox.recv()).await {
+            match mail {
+                Some(Mail::Join { outbox, .. }) => outbox.0.end(End::Unreadable(reason.to_owned())),
+                Some(Mail::Read(look)) => look(Err(reason)),
+                Some(Mail::Stop) | None => return Stopped::Told,
+                Some(Mail::Receive { .. } | Mail::CatchUp { .. } | Mail::Leave { .. }) => {}
             }
         }
+        Stopped::Idle
     }
 
     /// Serves the document until there is a reason to stop.
@@ -574,7 +570,7 @@ impl Actor {
                 }
             }
         };
-        if tokio::time::timeout(SAVE_AT_END, save).await.is_err() {
+        if timeout(SAVE_AT_END, save).await.is_err() {
             error!("not everything could be saved before the deadline");
         }
         Stopped::Told
@@ -592,7 +588,7 @@ impl Actor {
                 self.saver.start_without_document();
             }
         };
-        if tokio::time::timeout(SAVE_AT_END, save).await.is_err() {
+        if timeout(SAVE_AT_END, save).await.is_err() {
             error!("not everything could be saved before the document is opened anew");
         }
         Stopped::Failed

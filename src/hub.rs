@@ -8,7 +8,7 @@ use std::{
 
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, error, info_span};
 
 use crate::{
     actor::{Actor, DocumentHandle, Stopped},
@@ -117,10 +117,13 @@ impl Drop for Registered {
 }
 
 async fn live(registered: Registered, mut actor: Actor) {
-    if actor.load().await.is_err() {
+    let retired = || registered.hub.retire(&registered.name);
+    if let Err(reason) = actor.load().await {
+        error!(%reason, "the document cannot be opened; its stored bytes stay as they are");
+        while actor.refuse(&reason).await == Stopped::Idle && !retired() {}
         return;
     }
-    while actor.run().await == Stopped::Idle && !registered.hub.retire(&registered.name) {
+    while actor.run().await == Stopped::Idle && !retired() {
         actor.stay();
     }
 }
