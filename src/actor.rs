@@ -57,9 +57,12 @@ enum Mail {
     Receive { from: SessionId, message: Message, _room: OwnedSemaphorePermit },
     CatchUp { session: SessionId },
     Leave { session: SessionId },
-    Read(Box<dyn FnOnce(Result<&Document, &str>) + Send>),
+    Read(Look),
     Stop,
 }
+
+/// A look at the document, or the reason why it cannot be read.
+type Look = Box<dyn FnOnce(Result<&Document, &str>) + Send>;
 
 /// The way to an open document; the document stays open while somebody besides the hub holds one.
 #[derive(Debug, Clone)]

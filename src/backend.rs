@@ -12,6 +12,8 @@
 //!   no harm, because the records of a document may be applied more than once.
 //! * [`Backend::compact`] puts a snapshot in place of exactly the records up to a position, in one step:
 //!   a load sees either the old snapshot and all records, or the new one and the records after the position.
+//!   A position beyond the last record means the last record, and a compaction that comes after one through a
+//!   later position changes nothing.
 //! * Documents do not disturb each other: what fails for one is not an error for another.
 
 pub mod embedded;

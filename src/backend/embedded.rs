@@ -2,23 +2,26 @@
 //! done by one thread, in groups, so that many documents share one wait for the disk. It never answers an
 //! append before the disk has it, and never looks into a record.
 
+mod writer;
+
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Write as _},
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     process,
     sync::{Arc, Mutex, MutexGuard},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     task::spawn_blocking,
 };
 
+use self::writer::{Change, MAX_GROUP_REQUESTS, Request, Write, Writer};
 use super::{Answer, Backend, BackendError, Position, Stored};
 use crate::name::DocumentName;
 
@@ -35,15 +38,6 @@ const SCHEMA: &str = "
     ) STRICT, WITHOUT ROWID;
     PRAGMA user_version = 1;";
 
-/// Requests that may wait for the writer, and the most that go into one group: a document has one append
-/// under way, so this is a thousand documents. More wait their turn outside, in order.
-const MAX_GROUP_REQUESTS: usize = 1_024;
-/// Bytes after which a group takes no more, beside one request of any size: written in a tenth of a second
-/// on a common disk, for which everybody else in the group waits.
-const MAX_GROUP_BYTES: usize = 16 * 1024 * 1024;
-/// Between the starts of two groups: a 5 ms window costs a third of the processor time of a 1 ms one, and
-/// nobody sees 2 ms. A request that comes at rest does not wait.
-const GROUP_SPACING: Duration = Duration::from_millis(2);
 /// Documents that are read at once. More would wait for the same disk.
 const READERS: usize = 4;
 /// How long SQLite waits for somebody else who has the database open, such as a backup.
@@ -97,16 +91,17 @@ impl Embedded {
     }
 
     fn start(folder: &Path) -> Result<Self, Obstacle> {
-        make_folder(folder)?;
-        let lock = lock(folder)?;
-        // Absolute, because readers are connected later.
-        let path = folder.canonicalize()?.join("quire.db");
+        // Readers are connected later, wherever this process may have gone by then.
+        let folder = path::absolute(folder)?;
+        make_folder(&folder)?;
+        let lock = lock(&folder)?;
+        let path = folder.join("quire.db");
         let connection = open_database(&path)?;
-        sync_folder(folder)?;
+        sync_folder(&folder)?;
 
         let (requests, waiting) = mpsc::channel(MAX_GROUP_REQUESTS);
         let (ended, writing) = watch::channel(());
-        let writer = Writer { connection, _lock: lock, _ended: ended };
+        let writer = Writer { connection, lock, ended };
         thread::Builder::new().name("quire-writer".into()).spawn(|| writer.run(waiting))?;
         let readers = Readers { path, idle: Mutex::default(), free: Arc::new(Semaphore::new(READERS)) };
         Ok(Self { requests, readers: Arc::new(readers), writing })
@@ -159,165 +154,6 @@ impl Backend for Embedded {
             while writing.changed().await.is_ok() {}
             Ok(())
         })
-    }
-}
-
-/// What the writer hears.
-enum Request {
-    Write(Write),
-    /// Take what is in the queue, and nothing more.
-    Close,
-}
-
-struct Write {
-    name: DocumentName,
-    change: Change,
-    done: oneshot::Sender<Result<Position, BackendError>>,
-}
-
-enum Change {
-    Append(Bytes),
-    Compact { through: Position, snapshot: Bytes },
-}
-
-/// The thread that writes. Its fields are dropped in their order, so that whoever hears that it has ended
-/// finds the database closed and the folder free.
-struct Writer {
-    connection: Connection,
-    _lock: File,
-    _ended: watch::Sender<()>,
-}
-
-impl Writer {
-    /// Writes group after group: what gathers while one is written is the next.
-    fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        while let Some(first) = requests.blocking_recv() {
-            let start = Instant::now();
-            self.write(gather(first, &mut requests));
-            thread::sleep(GROUP_SPACING.saturating_sub(start.elapsed()));
-        }
-        // Not needed for durability: it leaves one file that can be copied, and the next opening has less to do.
-        let checkpoint = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        if let Err(error) = checkpoint {
-            tracing::warn!(%error, "the database was closed without a checkpoint; the next opening makes up for it");
-        }
-    }
-
-    /// Writes a group and answers everybody in it.
-    fn write(&mut self, mut group: Vec<Write>) {
-        match self.commit(&group) {
-            Ok(positions) => {
-                for (write, position) in group.into_iter().zip(positions) {
-                    write.answer(Ok(position));
-                }
-            }
-            // What fails for one document is not an error for another: halving finds it in few commits.
-            Err(error) if group.len() > 1 && !stops_everybody(&error) => {
-                let later = group.split_off(group.len() / 2);
-                self.write(group);
-                self.write(later);
-            }
-            Err(error) => {
-                let error = store_error(error);
-                group.into_iter().for_each(|write| write.answer(Err(error.clone())));
-            }
-        }
-    }
-
-    /// All of the group or nothing, durable when it returns.
-    fn commit(&mut self, group: &[Write]) -> rusqlite::Result<Vec<Position>> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let positions = group.iter().map(|write| write.apply(&transaction)).collect::<Result<_, _>>()?;
-        transaction.commit()?;
-        Ok(positions)
-    }
-}
-
-/// Everything that waits, as far as it goes into one group.
-fn gather(first: Request, requests: &mut mpsc::Receiver<Request>) -> Vec<Write> {
-    let (mut group, mut bytes) = (Vec::new(), 0);
-    let mut next = Some(first);
-    while let Some(request) = next {
-        match request {
-            Request::Write(write) => {
-                bytes += write.change.bytes();
-                group.push(write);
-            }
-            Request::Close => requests.close(),
-        }
-        let full = group.len() == MAX_GROUP_REQUESTS || bytes >= MAX_GROUP_BYTES;
-        next = if full { None } else { requests.try_recv().ok() };
-    }
-    group
-}
-
-/// Whether the disk itself or another process is in the way, so that a smaller group would fail as well.
-/// A full disk is not: the others' records may still fit.
-fn stops_everybody(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::SystemIoFailure))
-}
-
-impl Change {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Append(record) => record.len(),
-            Self::Compact { snapshot, .. } => snapshot.len(),
-        }
-    }
-}
-
-impl Write {
-    fn apply(&self, database: &Connection) -> rusqlite::Result<Position> {
-        let document = document_id(database, &self.name)?;
-        // The database alone knows the last position, so nothing has to be put right after a failed commit.
-        let last: i64 = database
-            .prepare_cached(
-                "SELECT coalesce((SELECT max(position) FROM log WHERE document = ?1),
-                                 (SELECT through FROM snapshot WHERE document = ?1), 0)",
-            )?
-            .query_row([document], |row| row.get(0))?;
-        match &self.change {
-            Change::Append(record) => {
-                database
-                    .prepare_cached("INSERT INTO log (document, position, record) VALUES (?1, ?2, ?3)")?
-                    .execute((document, last + 1, &record[..]))?;
-                Ok((last + 1).cast_unsigned())
-            }
-            Change::Compact { through, snapshot } => {
-                // A position that was never given must not hide the records that will have it.
-                let through = i64::try_from(*through).map_or(last, |through| through.min(last));
-                // Where a newer snapshot was faster, this one has nothing left to replace.
-                database
-                    .prepare_cached(
-                        "INSERT INTO snapshot (document, through, data) VALUES (?1, ?2, ?3)
-                         ON CONFLICT DO UPDATE SET through = excluded.through, data = excluded.data
-                         WHERE excluded.through >= snapshot.through",
-                    )?
-                    .execute((document, through, &snapshot[..]))?;
-                database
-                    .prepare_cached("DELETE FROM log WHERE document = ?1 AND position <= ?2")?
-                    .execute([document, through])?;
-                Ok(through.cast_unsigned())
-            }
-        }
-    }
-
-    fn answer(self, outcome: Result<Position, BackendError>) {
-        if let Err(Err(error)) = self.done.send(outcome) {
-            tracing::warn!(document = %self.name, %error, "a write failed, and nobody waits for its answer");
-        }
-    }
-}
-
-/// The number of a document; a new name gets one.
-fn document_id(database: &Connection, name: &DocumentName) -> rusqlite::Result<i64> {
-    let known = database
-        .prepare_cached("SELECT id FROM document WHERE name = ?1")?
-        .query_row([name.as_str()], |row| row.get(0))
-        .optional()?;
-    match known {
-        Some(id) => Ok(id),
-        None => database.prepare_cached("INSERT INTO document (name) VALUES (?1)")?.insert([name.as_str()]),
     }
 }
 
@@ -376,16 +212,18 @@ fn store_error(error: rusqlite::Error) -> BackendError {
     BackendError::Store(error.to_string())
 }
 
-/// Makes the folder where it is missing, for nobody but us.
+/// Makes a folder, given by its whole path, and those above it where they are missing, for nobody but us.
 fn make_folder(folder: &Path) -> io::Result<()> {
+    let Some(parent) = folder.parent() else { return Ok(()) };
     if folder.is_dir() {
         return Ok(());
     }
+    make_folder(parent)?;
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.recursive(true).create(folder)?;
-    folder.canonicalize()?.parent().map_or(Ok(()), sync_folder)
+    builder.create(folder)?;
+    sync_folder(parent)
 }
 
 /// Makes a folder's list of files durable: without it a power cut may lose a new file, whatever is in it.

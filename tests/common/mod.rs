@@ -228,7 +228,7 @@ impl Person {
     }
 
     /// Takes one message, and tells whether it was a sync step 2.
-    async fn hears_one(&mut self) -> bool {
+    pub async fn hears_one(&mut self) -> bool {
         match self.raw.hears().await {
             Message::SyncStep1(known) => {
                 let known = StateVector::decode_v1(&known.write()).unwrap();

@@ -1,0 +1,171 @@
+//! What it costs to type a whole paper: the 259,778 edits of `automerge-paper` through one connection to the
+//! real server, one update per edit and one frame per update. Prints CPU microseconds per edit in ten parts
+//! of the paper (they must not grow), at full speed and at the pace of a busy document, and the start time.
+//!
+//! `cargo bench --bench typing`
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use quire::protocol;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message as Frame};
+use yrs::{Doc, OffsetKind, Options, Text, Transact};
+
+const PARTS: usize = 10;
+/// Edits that are typed at a pace, and how many of them in a second.
+const PACED: usize = 10_000;
+const PACE: u32 = 2_000;
+
+struct Quire {
+    process: Child,
+    address: String,
+    _folder: TempDir,
+}
+
+impl Quire {
+    /// Starts the server on an empty folder, and tells how long it took until it answered.
+    fn start() -> (Self, Duration) {
+        let folder = TempDir::new().expect("a folder");
+        let start = Instant::now();
+        let mut process = Command::new(env!("CARGO_BIN_EXE_quire"))
+            .args(["--listen", "127.0.0.1:0", "--data"])
+            .arg(folder.path())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the server's binary");
+        let log = BufReader::new(process.stderr.take().expect("a piped log"));
+        let mut lines = log.lines();
+        let line =
+            lines.find_map(|line| line.ok().filter(|line| line.contains("http://"))).expect("it listens");
+        // Somebody must read the log, or the server waits.
+        std::thread::spawn(move || lines.for_each(drop));
+        let address = line.split("http://").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let address = address.expect("an address").to_owned();
+        std::net::TcpStream::connect(&address).expect("a connection");
+        (Self { process, address, _folder: folder }, start.elapsed())
+    }
+
+    /// User and system time of the process so far, in seconds (proc(5): fields 14 and 15, in hundredths).
+    fn cpu(&self) -> f64 {
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("it is running");
+        let after_name = stat.rsplit(')').next().expect("a name in parentheses");
+        let ticks = |field: usize| {
+            after_name.split_whitespace().nth(field - 3).and_then(|field| field.parse::<f64>().ok())
+        };
+        (ticks(14).expect("user time") + ticks(15).expect("system time")) / 100.0
+    }
+
+    fn memory_mb(&self) -> f64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it is running");
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).expect("a resident size");
+        line.split_whitespace().nth(1).and_then(|kilobytes| kilobytes.parse::<f64>().ok()).expect("a number")
+            / 1024.0
+    }
+}
+
+impl Drop for Quire {
+    fn drop(&mut self) {
+        // An error: it has ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The paper's edits as the frames of a client, and its text in the end.
+fn paper() -> (Vec<Bytes>, String) {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/traces/automerge-paper.json.gz");
+    let mut json = String::new();
+    flate2::read::GzDecoder::new(std::fs::File::open(path).expect("the trace"))
+        .read_to_string(&mut json)
+        .expect("text");
+    let trace: Value = serde_json::from_str(&json).expect("JSON");
+    let doc = Doc::with_options(Options { offset_kind: OffsetKind::Utf16, ..Options::default() });
+    let text = doc.get_or_insert_text("text");
+    let mut frames = Vec::new();
+    for transaction in trace["txns"].as_array().expect("transactions") {
+        for patch in transaction["patches"].as_array().expect("patches") {
+            let number = |index: usize| patch[index].as_u64().expect("a number") as u32;
+            let mut transaction = doc.transact_mut();
+            text.remove_range(&mut transaction, number(0), number(1));
+            text.insert(&mut transaction, number(0), patch[2].as_str().expect("text"));
+            frames.push(protocol::update(&transaction.encode_update_v1()));
+        }
+    }
+    (frames, trace["endContent"].as_str().expect("text").to_owned())
+}
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+async fn join(quire: &Quire, document: &str) -> Socket {
+    let (socket, _) =
+        connect_async(format!("ws://{}/ws/{document}", quire.address)).await.expect("a connection");
+    if let MaybeTlsStream::Plain(stream) = socket.get_ref() {
+        stream.set_nodelay(true).expect("no delay");
+    }
+    socket
+}
+
+/// Waits until the server has taken in everything that was sent: it answers questions in their order.
+async fn settle(socket: &mut Socket) {
+    socket.send(Frame::Binary(Bytes::from_static(&[3]))).await.expect("a question");
+    while !matches!(socket.next().await, Some(Ok(Frame::Binary(answer))) if answer[0] == 1) {}
+}
+
+async fn type_at_full_speed(quire: &Quire, frames: &[Bytes]) {
+    let mut socket = join(quire, "paper").await;
+    println!("typing {} edits at full speed: CPU microseconds per edit", frames.len());
+    let (start, start_cpu) = (Instant::now(), quire.cpu());
+    for part in frames.chunks(frames.len().div_ceil(PARTS)) {
+        let cpu = quire.cpu();
+        for frame in part {
+            socket.send(Frame::Binary(frame.clone())).await.expect("an open connection");
+        }
+        settle(&mut socket).await;
+        println!("  {:6.2}", (quire.cpu() - cpu) * 1e6 / part.len() as f64);
+    }
+    let cpu = (quire.cpu() - start_cpu) * 1e6 / frames.len() as f64;
+    println!(
+        "  {cpu:6.2} in all; {:.1} s, {:.0} MB resident",
+        start.elapsed().as_secs_f64(),
+        quire.memory_mb()
+    );
+}
+
+async fn type_at_a_pace(quire: &Quire, frames: &[Bytes]) {
+    let mut socket = join(quire, "paced").await;
+    let cpu = quire.cpu();
+    let mut pace = tokio::time::interval(Duration::from_secs(1) / PACE);
+    for frame in &frames[..PACED] {
+        pace.tick().await;
+        socket.send(Frame::Binary(frame.clone())).await.expect("an open connection");
+    }
+    settle(&mut socket).await;
+    println!(
+        "typing at {PACE} edits per second: {:.1} CPU microseconds per edit",
+        (quire.cpu() - cpu) * 1e6 / PACED as f64
+    );
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let (frames, end) = paper();
+    let mut starts: Vec<Duration> = (0..9).map(|_| Quire::start().1).collect();
+    starts.sort_unstable();
+    println!("start to first connection: {:.1?} (median of {})", starts[starts.len() / 2], starts.len());
+    let (quire, _) = Quire::start();
+    type_at_full_speed(&quire, &frames).await;
+    type_at_a_pace(&quire, &frames).await;
+    let export = format!("http://{}/api/documents/paper?format=text", quire.address);
+    let text = Command::new("curl").args(["-sf", &export]).output().expect("curl").stdout;
+    assert_eq!(String::from_utf8(text).expect("UTF-8"), end, "the paper as it was typed");
+}

@@ -1,0 +1,578 @@
+//! Holds every backend to the promise of [`quire::backend`]: one function per promise, and one test per
+//! function and implementation. A new implementation brings a [`Store`] and a line `keeps_the_promise!`;
+//! what only one of them promises stands in its own module.
+
+use std::{
+    collections::HashMap,
+    env,
+    fs::File,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{self, Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use futures_util::{
+    FutureExt,
+    future::{join, join_all},
+};
+use quire::{
+    backend::{
+        Backend, BackendError, Position, Stored,
+        embedded::{Embedded, Obstacle, OpenError},
+    },
+    name::DocumentName,
+};
+use tempfile::TempDir;
+
+/// What outlives the backends that are opened on it, as a disk outlives a process.
+trait Store {
+    async fn open(&self) -> Arc<dyn Backend>;
+}
+
+/// One test for every promise; the argument makes a store with nothing in it.
+macro_rules! keeps_the_promise {
+    ($new_store:expr) => {
+        keeps_the_promise! {
+            $new_store;
+            an_unknown_document_is_empty
+            records_keep_their_order
+            records_survive_reopening
+            positions_grow_across_compaction_and_reopening
+            a_compaction_replaces_exactly_the_records_through_its_position
+            a_late_compaction_does_not_undo_a_newer_one
+            a_compaction_ahead_of_its_time_does_not_hide_later_records
+            a_load_sees_no_state_within_a_compaction
+            many_documents_at_once_do_not_mix
+            every_record_comes_back_as_it_was
+            every_name_is_its_own_document
+            closing_keeps_what_was_accepted_and_refuses_the_rest
+        }
+    };
+    ($new_store:expr; $($promise:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $promise() {
+                super::$promise(&$new_store).await;
+            }
+        )*
+    };
+}
+
+async fn an_unknown_document_is_empty(store: &impl Store) {
+    let backend = store.open().await;
+    append(&*backend, "known", "1").await;
+    assert_eq!(load(&*backend, "unknown").await, Stored::default());
+}
+
+async fn records_keep_their_order(store: &impl Store) {
+    let backend = store.open().await;
+    let mut log = Vec::new();
+    // More than ten, so that they do not come sorted as text.
+    for number in 0..25 {
+        let record = Bytes::from(number.to_string());
+        log.push((append(&*backend, "essay", record.clone()).await, record));
+    }
+    assert!(log.is_sorted_by(|(earlier, _), (later, _)| earlier < later), "positions grow: {log:?}");
+    assert_eq!(load(&*backend, "essay").await, Stored { snapshot: None, log });
+}
+
+async fn records_survive_reopening(store: &impl Store) {
+    let backend = store.open().await;
+    let first = append(&*backend, "essay", "1").await;
+    compact(&*backend, "essay", first, "snapshot").await;
+    append(&*backend, "essay", "2").await;
+    append(&*backend, "poem", "3").await;
+    let (essay, poem) = (load(&*backend, "essay").await, load(&*backend, "poem").await);
+    assert_eq!((texts(&essay), texts(&poem)), (vec!["snapshot", "2"], vec!["3"]));
+    backend.close().await.unwrap();
+
+    let backend = store.open().await;
+    assert_eq!(load(&*backend, "essay").await, essay);
+    assert_eq!(load(&*backend, "poem").await, poem);
+}
+
+async fn positions_grow_across_compaction_and_reopening(store: &impl Store) {
+    let mut last = 0;
+    for round in 0..3 {
+        let backend = store.open().await;
+        for _ in 0..2 {
+            let position = append(&*backend, "essay", "record").await;
+            assert!(position > last, "round {round}: {position} comes after {last}");
+            last = position;
+        }
+        // Nothing is left in the log from which the last position could be told.
+        compact(&*backend, "essay", last, "snapshot").await;
+        assert_eq!(load(&*backend, "essay").await.log, []);
+        backend.close().await.unwrap();
+    }
+}
+
+async fn a_compaction_replaces_exactly_the_records_through_its_position(store: &impl Store) {
+    let backend = store.open().await;
+    append(&*backend, "poem", "untouched").await;
+    append(&*backend, "essay", "1").await;
+    let second = append(&*backend, "essay", "2").await;
+    append(&*backend, "essay", "3").await;
+    compact(&*backend, "essay", second, "1+2").await;
+    assert_eq!(texts(&load(&*backend, "essay").await), ["1+2", "3"]);
+
+    let fourth = append(&*backend, "essay", "4").await;
+    append(&*backend, "essay", "5").await;
+    compact(&*backend, "essay", fourth, "1+2+3+4").await;
+    let stored = load(&*backend, "essay").await;
+    assert_eq!(stored.snapshot.as_deref(), Some(&b"1+2+3+4"[..]));
+    assert_eq!(texts(&stored), ["1+2+3+4", "5"]);
+    assert_eq!(texts(&load(&*backend, "poem").await), ["untouched"]);
+}
+
+async fn a_late_compaction_does_not_undo_a_newer_one(store: &impl Store) {
+    let backend = store.open().await;
+    let first = append(&*backend, "essay", "1").await;
+    let second = append(&*backend, "essay", "2").await;
+    compact(&*backend, "essay", second, "1+2").await;
+    compact(&*backend, "essay", first, "1").await;
+    assert_eq!(texts(&load(&*backend, "essay").await), ["1+2"], "record 2 is in no log any more");
+}
+
+async fn a_compaction_ahead_of_its_time_does_not_hide_later_records(store: &impl Store) {
+    let backend = store.open().await;
+    append(&*backend, "essay", "1").await;
+    compact(&*backend, "essay", Position::MAX, "1").await;
+    let position = append(&*backend, "essay", "2").await;
+    assert_eq!(texts(&load(&*backend, "essay").await), ["1", "2"]);
+    compact(&*backend, "essay", position, "1+2").await;
+    assert_eq!(texts(&load(&*backend, "essay").await), ["1+2"]);
+}
+
+async fn a_load_sees_no_state_within_a_compaction(store: &impl Store) {
+    let backend = store.open().await;
+    let written = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let (backend, written) = (backend.clone(), written.clone());
+            tokio::spawn(async move {
+                let mut seen = 0;
+                while !written.load(Ordering::Relaxed) {
+                    let now = last_number(&load(&*backend, "essay").await);
+                    assert!(now >= seen, "record {seen} was there, and now {now} is the last one");
+                    seen = now;
+                }
+            })
+        })
+        .collect();
+    for number in 1..=200 {
+        // A snapshot holds the number of the last record in it.
+        let position = append(&*backend, "essay", number.to_string()).await;
+        compact(&*backend, "essay", position, number.to_string()).await;
+    }
+    written.store(true, Ordering::Relaxed);
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    assert_eq!(last_number(&load(&*backend, "essay").await), 200);
+}
+
+async fn many_documents_at_once_do_not_mix(store: &impl Store) {
+    let backend = store.open().await;
+    let names: Vec<_> = (0..1_500).map(|number| format!("document {number}")).collect();
+    join_all(names.iter().map(|name| append(&*backend, name, name.clone()))).await;
+    for name in &names {
+        assert_eq!(texts(&load(&*backend, name).await), [name]);
+    }
+}
+
+async fn every_record_comes_back_as_it_was(store: &impl Store) {
+    let backend = store.open().await;
+    let ten_megabytes: Vec<u8> = (0..10_000_000_u32).map(|number| (number % 251) as u8).collect();
+    let records = [vec![], vec![0], (0..=255).collect(), ten_megabytes];
+    for record in &records {
+        append(&*backend, "essay", record.clone()).await;
+    }
+    let log = load(&*backend, "essay").await.log;
+    // Compared without printing ten megabytes.
+    assert_eq!(log.len(), records.len());
+    for ((_, loaded), record) in log.iter().zip(&records) {
+        assert!(loaded == record, "a record of {} bytes came back with {}", record.len(), loaded.len());
+    }
+
+    compact(&*backend, "essay", log[3].0, records[3].clone()).await;
+    assert!(load(&*backend, "essay").await.snapshot.unwrap() == records[3], "the large snapshot differs");
+    compact(&*backend, "essay", log[3].0, "").await;
+    assert_eq!(load(&*backend, "essay").await, Stored { snapshot: Some(Bytes::new()), log: vec![] });
+}
+
+async fn every_name_is_its_own_document(store: &impl Store) {
+    let backend = store.open().await;
+    let long = "ü".repeat(500);
+    let names = [
+        "a",
+        "A",
+        " a",
+        "a ",
+        "a/b",
+        "a:b",
+        "a*",
+        "a%",
+        "a_",
+        "a?",
+        "a\\",
+        "a'b",
+        "a\"b",
+        "a`b",
+        "{a}",
+        "'; --",
+        "é",
+        "e\u{301}",
+        "ß",
+        "ss",
+        "📝",
+        "\u{200b}",
+        &long,
+        &long[2..],
+        "0",
+        "00",
+        "NULL",
+        "../a",
+    ];
+    for name in names {
+        append(&*backend, name, name.to_owned()).await;
+    }
+    for name in names {
+        assert_eq!(texts(&load(&*backend, name).await), [name]);
+    }
+}
+
+async fn closing_keeps_what_was_accepted_and_refuses_the_rest(store: &impl Store) {
+    let backend = store.open().await;
+    let accepted = join_all((0..100).map(|number| backend.append(&name("essay"), text(number))));
+    // Both are under way at once; the appends were there first.
+    let (answers, closed) = join(accepted, backend.close()).await;
+    closed.unwrap();
+    let positions: Vec<_> = answers.into_iter().map(|answer| answer.expect("it was accepted")).collect();
+
+    let essay = name("essay");
+    assert!(matches!(backend.append(&essay, text("late")).await, Err(BackendError::Closed)));
+    assert!(matches!(backend.compact(&essay, positions[0], text("late")).await, Err(BackendError::Closed)));
+    assert!(matches!(backend.load(&essay).await, Err(BackendError::Closed)));
+    backend.close().await.expect("closing twice is closing once");
+
+    let stored = load(&*store.open().await, "essay").await;
+    assert_eq!(stored.snapshot, None);
+    assert_eq!(stored.log, positions.into_iter().zip((0..100).map(text)).collect::<Vec<_>>());
+}
+
+/// What the embedded backend promises beside.
+mod embedded {
+    use super::*;
+
+    keeps_the_promise!(TempDir::new().unwrap());
+
+    /// Where a test that runs in a process of its own finds its folder.
+    const FOLDER: &str = "QUIRE_TEST_FOLDER";
+
+    impl Store for TempDir {
+        async fn open(&self) -> Arc<dyn Backend> {
+            Arc::new(Embedded::open(self.path()).unwrap())
+        }
+    }
+
+    #[tokio::test]
+    async fn two_servers_cannot_use_one_folder() {
+        let folder = TempDir::new().unwrap();
+        let backend = folder.open().await;
+        append(&*backend, "essay", "1").await;
+
+        let error = refusal(folder.path());
+        assert!(matches!(error.obstacle, Obstacle::InUse(Some(pid)) if pid == process::id()), "{error}");
+        let (place, pid) = (folder.path().display().to_string(), process::id().to_string());
+        for part in [&place, &pid, "another Quire", "stop", "--data"] {
+            assert!(error.to_string().contains(part), "{part:?} is missing in: {error}");
+        }
+
+        append(&*backend, "essay", "2").await;
+        backend.close().await.unwrap();
+        assert_eq!(texts(&load(&*folder.open().await, "essay").await), ["1", "2"]);
+    }
+
+    #[tokio::test]
+    async fn dropping_it_writes_what_was_accepted_and_frees_the_folder() {
+        let folder = TempDir::new().unwrap();
+        let backend = folder.open().await;
+        let mut append = backend.append(&name("essay"), text(1));
+        assert!((&mut append).now_or_never().is_none(), "nothing is durable at once");
+        drop(backend);
+
+        let lock = File::open(folder.path().join("lock")).unwrap();
+        let (freed, wait) = mpsc::channel();
+        thread::spawn(move || lock.lock().and_then(|()| lock.unlock()).map(|()| freed.send(())));
+        wait.recv_timeout(Duration::from_secs(10)).expect("the folder is freed");
+        append.await.unwrap();
+        assert_eq!(texts(&load(&*folder.open().await, "essay").await), ["1"]);
+    }
+
+    #[tokio::test]
+    async fn a_new_folder_is_for_nobody_else() {
+        let parent = TempDir::new().unwrap();
+        let folder = parent.path().join("new/data");
+        let backend = Embedded::open(&folder).unwrap();
+        append(&backend, "essay", "1").await;
+        #[cfg(unix)]
+        {
+            let mode = std::os::unix::fs::MetadataExt::mode(&folder.metadata().unwrap());
+            assert_eq!(mode & 0o777, 0o700);
+        }
+        backend.close().await.unwrap();
+        assert!(!folder.join("quire.db-wal").exists(), "one file holds everything");
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_used_says_why() {
+        let folder = TempDir::new().unwrap();
+        let (file, inside) = (folder.path().join("file"), folder.path().join("file/data"));
+        File::create(&file).unwrap();
+        for unusable in [&file, &inside] {
+            let error = refusal(unusable);
+            assert!(matches!(error.obstacle, Obstacle::Folder(_)), "{error}");
+            assert!(error.to_string().contains(&unusable.display().to_string()), "{error}");
+        }
+
+        std::fs::write(folder.path().join("quire.db"), "a letter to my aunt ".repeat(1_000)).unwrap();
+        let error = refusal(folder.path());
+        assert!(matches!(error.obstacle, Obstacle::Database(_)), "{error}");
+        assert!(error.to_string().contains("not a database"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_database_of_a_newer_version_is_left_alone() {
+        let folder = TempDir::new().unwrap();
+        let database = rusqlite::Connection::open(folder.path().join("quire.db")).unwrap();
+        database.pragma_update(None, "user_version", 2).unwrap();
+        drop(database);
+        let before = std::fs::read(folder.path().join("quire.db")).unwrap();
+
+        let error = refusal(folder.path());
+        assert!(matches!(error.obstacle, Obstacle::Newer(2)), "{error}");
+        assert_eq!(std::fs::read(folder.path().join("quire.db")).unwrap(), before);
+    }
+
+    #[tokio::test]
+    async fn a_failure_for_one_document_is_not_an_error_for_its_group() {
+        let folder = TempDir::new().unwrap();
+        folder.open().await.close().await.unwrap();
+        let database = rusqlite::Connection::open(folder.path().join("quire.db")).unwrap();
+        let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON log WHEN new.record = CAST('bad' AS BLOB)
+                       BEGIN SELECT RAISE(ABORT, 'refused'); END";
+        database.execute_batch(trigger).unwrap();
+        drop(database);
+
+        let backend = folder.open().await;
+        let record = |number: usize| if number % 40 == 7 { "bad" } else { "good" };
+        let names: Vec<_> = (0..200).map(|number| format!("document {number}")).collect();
+        let appends =
+            names.iter().zip(0..).map(|(document, i)| backend.append(&name(document), text(record(i))));
+        let answers = join_all(appends).await;
+        for (number, answer) in answers.iter().enumerate() {
+            match record(number) {
+                "bad" => {
+                    assert!(matches!(answer, Err(BackendError::Store(reason)) if reason.contains("refused")))
+                }
+                _ => assert!(answer.is_ok(), "document {number}: {answer:?}"),
+            }
+            let expected = if record(number) == "bad" { vec![] } else { vec!["good"] };
+            assert_eq!(texts(&load(&*backend, &names[number]).await), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_survives_kill_9() {
+        let seed = env::var("QUIRE_TEST_SEED").map_or_else(
+            |_| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64,
+            |seed| seed.parse().expect("QUIRE_TEST_SEED is a number"),
+        );
+        println!("QUIRE_TEST_SEED={seed}");
+        let mut random = seed;
+        let folder = TempDir::new().unwrap();
+        let mut answered = HashMap::<String, u64>::new();
+        for round in 1..=10 {
+            let command = in_its_own_process("embedded::appends_until_it_is_killed", folder.path());
+            let (mut child, mut lines) = spawn(command);
+            let before_kill = (next_random(&mut random) % 150) as usize;
+            let mut note = |line: String| {
+                // The last line may be cut off; then its number is too small, or missing.
+                let (_, saved) = line.split_once("saved ")?;
+                let (document, number) = saved.split_once(' ')?;
+                answered.insert(document.to_owned(), number.parse().ok()?);
+                Some(())
+            };
+            let noted = lines.by_ref().filter_map(&mut note).take(before_kill).count();
+            assert_eq!(noted, before_kill, "round {round}: the process ended by itself");
+            child.kill().unwrap();
+            lines.filter_map(note).for_each(drop);
+            child.wait().unwrap();
+
+            let backend = folder.open().await;
+            for (document, &answered) in &answered {
+                let kept = last_number(&load(&*backend, document).await);
+                assert!(
+                    kept >= answered,
+                    "round {round}, {document}: {answered} was answered, {kept} is kept"
+                );
+            }
+            backend.close().await.unwrap();
+        }
+        assert!(!answered.is_empty(), "some process lived long enough to save something");
+    }
+
+    #[tokio::test]
+    #[ignore = "runs until it is killed: what_was_answered_survives_kill_9 starts it"]
+    async fn appends_until_it_is_killed() {
+        let Ok(folder) = env::var(FOLDER) else { return };
+        let backend: Arc<dyn Backend> = Arc::new(Embedded::open(Path::new(&folder)).unwrap());
+        let documents = (0..8).map(|document| {
+            let (backend, document) = (backend.clone(), format!("document-{document}"));
+            tokio::spawn(async move {
+                let mut last = last_number(&load(&*backend, &document).await);
+                loop {
+                    last += 1;
+                    let position = append(&*backend, &document, last.to_string()).await;
+                    // Ends this process by a panic where the test has gone away.
+                    println!("saved {document} {last}");
+                    if last.is_multiple_of(10) {
+                        compact(&*backend, &document, position, last.to_string()).await;
+                    }
+                }
+            })
+        });
+        join_all(documents).await;
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_loses_nothing_and_heals() {
+        // A limit on the size of files is what can be had everywhere; exceeding it must be an error, no signal.
+        let limited = "trap '' XFSZ && exec prlimit --fsize=2000000: \"$0\" \"$@\"";
+        if !Command::new("sh").args(["-c", limited, "true"]).status().is_ok_and(|status| status.success()) {
+            println!("skipped: prlimit is not here, or must not set a limit");
+            return;
+        }
+        let folder = TempDir::new().unwrap();
+        let test = in_its_own_process("embedded::fills_its_disk", folder.path());
+        let mut command = Command::new("sh");
+        command.args(["-c", limited]).arg(test.get_program()).args(test.get_args());
+        command.env(FOLDER, folder.path());
+        let (mut child, lines) = spawn(command);
+        let saved: Vec<_> = lines.filter_map(|line| Some(line.split_once("saved ")?.1.to_owned())).collect();
+        assert!(child.wait().unwrap().success(), "the process failed after saving {}", saved.len());
+        assert!(saved.len() > 1, "something was saved before and after");
+
+        let stored = load(&*folder.open().await, "essay").await;
+        let kept = texts(&stored);
+        assert!(
+            saved.iter().all(|number| kept.contains(&number.as_str())),
+            "{saved:?} were answered, {kept:?} are kept"
+        );
+    }
+
+    #[tokio::test]
+    #[ignore = "needs a limit on the size of files: a_full_disk_loses_nothing_and_heals starts it"]
+    async fn fills_its_disk() {
+        let Ok(folder) = env::var(FOLDER) else { return };
+        let backend = Embedded::open(Path::new(&folder)).unwrap();
+        let (essay, large) = (name("essay"), Bytes::from(vec![1; 50_000]));
+        let mut saved = Vec::new();
+        let error = loop {
+            assert!(saved.len() < 1_000, "the disk is never full");
+            let number = saved.len().to_string();
+            if let Err(error) = backend.append(&essay, text(&number)).await {
+                break error;
+            }
+            println!("saved {number}");
+            saved.push(number);
+            if let Err(error) = backend.append(&name("large"), large.clone()).await {
+                break error;
+            }
+        };
+        assert!(matches!(error, BackendError::Store(_)), "{error}");
+        for _ in 0..3 {
+            backend.append(&name("large"), large.clone()).await.expect_err("it is still full");
+            assert_eq!(texts(&backend.load(&essay).await.unwrap()), saved, "reading goes on");
+        }
+
+        let pid = process::id().to_string();
+        let freed = Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited:"]).status().unwrap();
+        assert!(freed.success());
+        append(&backend, "large", large).await;
+        append(&backend, "essay", "freed").await;
+        println!("saved freed");
+        backend.close().await.unwrap();
+    }
+
+    fn refusal(folder: &Path) -> OpenError {
+        match Embedded::open(folder) {
+            Ok(_) => panic!("{} was opened", folder.display()),
+            Err(error) => error,
+        }
+    }
+
+    /// This file's test of that name, alone in a process that can be killed or limited.
+    fn in_its_own_process(test: &str, folder: &Path) -> Command {
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(["--ignored", "--exact", test, "--nocapture"]).env(FOLDER, folder);
+        command
+    }
+
+    fn spawn(mut command: Command) -> (Child, impl Iterator<Item = String>) {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let output = child.stdout.take().expect("it is piped");
+        (child, BufReader::new(output).lines().map_while(Result::ok))
+    }
+}
+
+fn name(text: &str) -> DocumentName {
+    DocumentName::new(text).unwrap()
+}
+
+fn text(text: impl ToString) -> Bytes {
+    text.to_string().into()
+}
+
+async fn load(backend: &dyn Backend, document: &str) -> Stored {
+    backend.load(&name(document)).await.unwrap()
+}
+
+async fn append(backend: &dyn Backend, document: &str, record: impl Into<Bytes>) -> Position {
+    backend.append(&name(document), record.into()).await.unwrap()
+}
+
+async fn compact(backend: &dyn Backend, document: &str, through: Position, snapshot: impl Into<Bytes>) {
+    backend.compact(&name(document), through, snapshot.into()).await.unwrap();
+}
+
+/// The snapshot, where there is one, and the records, of a document that holds text.
+fn texts(stored: &Stored) -> Vec<&str> {
+    let records = stored.log.iter().map(|(_, record)| record);
+    stored.snapshot.iter().chain(records).map(|text| str::from_utf8(text).unwrap()).collect()
+}
+
+/// The last number in a document of numbers that count up from the snapshot's, or from 1, without a gap.
+fn last_number(stored: &Stored) -> u64 {
+    let numbers: Vec<u64> = texts(stored).iter().map(|text| text.parse().unwrap()).collect();
+    let first = if stored.snapshot.is_some() { numbers[0] } else { 1 };
+    assert!(numbers.iter().copied().eq(first..first + numbers.len() as u64), "a gap in {stored:?}");
+    numbers.last().copied().unwrap_or(0)
+}
+
+/// Splitmix64.
+fn next_random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
