@@ -1,5 +1,9 @@
-//! The task that owns one open document, and the handle by which others reach it. An update has one way
+//! The task that owns one open document. An update has one way
 //! in, [`Actor::receive`], and one way out, [`Actor::tell_others`].
+
+mod batch;
+mod handle;
+mod member;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -10,154 +14,41 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::mpsc,
     time::{Instant, sleep_until, timeout},
 };
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
+pub use self::handle::{DocumentHandle, Gone, ReadError};
+use self::{
+    batch::{Batch, edits, merge, presence, question},
+    handle::Mail,
+    member::{Member, MemberOutbox},
+};
 use crate::{
-    backend::{Backend, Stored},
-    document::{Document, News, UpdateError, merge_updates},
+    backend::Backend,
+    document::{Document, News, UpdateError},
     end::End,
-    guard::Rest,
     name::DocumentName,
-    outbox::{Carries, Missed, Outbox, Outgoing, note_first_clocks},
+    outbox::{Carries, Missed, Outgoing},
     presence::{Presence, SessionId, State},
     protocol::{self, Message},
-    record::{self, Record},
-    saver::{LogSize, Saver},
+    saver::{self, LogSize, Saver},
     state_vector::StateVector,
 };
 
-/// Messages that may wait for a document; more make their senders wait.
-const MAILBOX_MESSAGES: usize = 1_024;
-/// Bytes of messages that may wait for a document: a few of the largest frames.
-const MAILBOX_BYTES: usize = 64 * 1024 * 1024;
 /// Messages that are taken in before everybody is told of them.
 const BATCH: usize = 256;
 /// Bytes of edits after which everybody is told without taking in more.
 const BATCH_BYTES: usize = 256 * 1024;
 /// How long a client that lost its socket is still shown, since most of them come back at once.
 const PRESENCE_GRACE: Duration = Duration::from_secs(2);
-/// Bytes of a client's edits that need what is missing here, kept until it comes.
-const MAX_ASIDE_BYTES: usize = 1024 * 1024;
-/// Frames and bytes that may wait for one session until its own edits are saved.
-const MAX_HELD: usize = 256;
-const MAX_HELD_BYTES: usize = 1024 * 1024;
 /// An update that says nothing: the answer of a client that has nothing to bring.
 const EMPTY_UPDATE: &[u8] = &[0, 0];
 /// How long a document stays open that somebody took up while it was about to leave memory.
 const STAY: Duration = Duration::from_secs(1);
 /// How long a stopping actor tries to save what is not saved yet.
 const SAVE_AT_END: Duration = Duration::from_secs(8);
-
-/// What waits for an actor.
-enum Mail {
-    Join { session: SessionId, outbox: MemberOutbox, echo_saved: bool },
-    Receive { from: SessionId, message: Message, _room: OwnedSemaphorePermit },
-    CatchUp { session: SessionId },
-    Leave { session: SessionId },
-    Read(Look),
-    Stop,
-}
-
-/// A look at the document, or the reason why it cannot be read.
-type Look = Box<dyn FnOnce(Result<&Document, &str>) + Send>;
-
-/// The way to an open document; the document stays open while somebody besides the hub holds one.
-#[derive(Debug, Clone)]
-pub struct DocumentHandle(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    name: DocumentName,
-    mailbox: mpsc::Sender<Mail>,
-    room: Arc<Semaphore>,
-}
-
-/// The document is no longer open here; opening it again brings a new handle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the document was closed meanwhile")]
-pub struct Gone;
-
-/// Why a document could not be looked at.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    /// It is no longer open here.
-    #[error(transparent)]
-    Gone(#[from] Gone),
-    /// Its stored bytes make no document.
-    #[error("the document cannot be read: {0}")]
-    Unreadable(String),
-}
-
-impl DocumentHandle {
-    /// The name of the document.
-    pub fn name(&self) -> &DocumentName {
-        &self.0.name
-    }
-
-    /// A new session hears the greeting in its outbox. With `echo_saved` it hears its own updates again
-    /// when they are saved.
-    pub async fn join(&self, session: SessionId, outbox: Arc<Outbox>, echo_saved: bool) -> Result<(), Gone> {
-        self.send(Mail::Join { session, outbox: MemberOutbox(outbox), echo_saved }).await
-    }
-
-    /// Gives a session's message to the document; waits while too much waits there already.
-    pub async fn receive(&self, from: SessionId, message: Message) -> Result<(), Gone> {
-        let bytes = message.size().min(MAILBOX_BYTES) as u32;
-        let room = self.0.room.clone().acquire_many_owned(bytes).await.map_err(|_| Gone)?;
-        self.send(Mail::Receive { from, message, _room: room }).await
-    }
-
-    /// A session that has fallen behind is ready for what it missed.
-    pub async fn catch_up(&self, session: SessionId) -> Result<(), Gone> {
-        self.send(Mail::CatchUp { session }).await
-    }
-
-    /// A session is over. Needs no waiting in the usual case; where the mailbox is full, a task waits.
-    pub fn leave(&self, session: SessionId) {
-        if let Err(mpsc::error::TrySendError::Full(mail)) = self.0.mailbox.try_send(Mail::Leave { session }) {
-            let mailbox = self.0.mailbox.clone();
-            tokio::spawn(async move { mailbox.send(mail).await });
-        }
-    }
-
-    /// Looks at the document, between two changes.
-    pub async fn read<T: Send + 'static>(
-        &self,
-        look: impl FnOnce(&Document) -> T + Send + 'static,
-    ) -> Result<T, ReadError> {
-        let (answer, answered) = oneshot::channel();
-        let look = move |document: Result<&Document, &str>| {
-            let found = document.map(look).map_err(|reason| ReadError::Unreadable(reason.to_owned()));
-            // An error: nobody waits for the answer any more.
-            let _ = answer.send(found);
-        };
-        self.send(Mail::Read(Box::new(look))).await?;
-        answered.await.map_err(|_| ReadError::Gone(Gone))?
-    }
-
-    /// Ends all sessions and saves everything.
-    pub async fn stop(&self) {
-        // An error: it has stopped already.
-        let _ = self.send(Mail::Stop).await;
-    }
-
-    /// Whether the document is no longer open here.
-    pub fn is_closed(&self) -> bool {
-        self.0.mailbox.is_closed()
-    }
-
-    /// Whether nobody but the hub holds a handle, and nothing waits.
-    pub fn is_unused(&self) -> bool {
-        Arc::strong_count(&self.0) == 1 && self.0.mailbox.capacity() == MAILBOX_MESSAGES
-    }
-
-    async fn send(&self, mail: Mail) -> Result<(), Gone> {
-        self.0.mailbox.send(mail).await.map_err(|_| Gone)
-    }
-}
 
 /// Why an actor stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,38 +59,6 @@ pub enum Stopped {
     Told,
     /// The document engine failed: the document must be opened anew.
     Failed,
-}
-
-/// A session, as the actor sees it.
-struct Member {
-    outbox: MemberOutbox,
-    /// Whether its own edits come back to it when they are saved.
-    echo_saved: bool,
-    /// What it gets when everything through a number is saved.
-    held: VecDeque<(u64, Arc<Outgoing>)>,
-    held_bytes: usize,
-    /// Whether it was asked for what is missing here, and has not answered yet.
-    asked: bool,
-    /// The part of its last sync step 2 that needs what is missing here.
-    aside: Option<Rest>,
-}
-
-/// A session's outbox; when the actor lets go of it, however that comes, the session ends.
-struct MemberOutbox(Arc<Outbox>);
-
-impl Drop for MemberOutbox {
-    fn drop(&mut self) {
-        self.0.end(End::Reopening);
-    }
-}
-
-/// What a batch of messages brought.
-#[derive(Default)]
-struct Batch {
-    news: Vec<(SessionId, News)>,
-    presence: Vec<(SessionId, Vec<State>)>,
-    /// For sessions that wait for "saved": what they get when this batch is saved.
-    held: Vec<(SessionId, Arc<Outgoing>)>,
 }
 
 /// One open document and its sessions.
@@ -224,9 +83,7 @@ pub struct Actor {
 impl Actor {
     /// An actor for a document that is not loaded yet, and the handle that reaches it.
     pub fn new(name: DocumentName, backend: Arc<dyn Backend>, idle: Duration) -> (DocumentHandle, Self) {
-        let (sender, mailbox) = mpsc::channel(MAILBOX_MESSAGES);
-        let room = Arc::new(Semaphore::new(MAILBOX_BYTES));
-        let handle = DocumentHandle(Arc::new(Shared { name: name.clone(), mailbox: sender, room }));
+        let (handle, mailbox) = DocumentHandle::new(name.clone());
         let actor = Self {
             saver: Saver::new(name.clone(), backend.clone(), LogSize::default()),
             name,
@@ -247,7 +104,7 @@ impl Actor {
     /// Loads the document, or says why it cannot be opened.
     pub async fn load(&mut self) -> Result<(), String> {
         let stored = self.backend.load(&self.name).await.map_err(|error| error.to_string())?;
-        let (document, log) = open(&stored)?;
+        let (document, log) = saver::open(&stored)?;
         debug!(records = log.records, bytes = log.bytes, "document opened");
         self.document = document;
         self.saver = Saver::new(self.name.clone(), self.backend.clone(), log);
@@ -355,10 +212,7 @@ impl Actor {
         if !everybody.is_empty() {
             outbox.0.push(&Arc::new(presence(&everybody)));
         }
-        let held = VecDeque::new();
-        // The greeting asks already.
-        let member = Member { outbox, echo_saved, held, held_bytes: 0, asked: true, aside: None };
-        self.members.insert(session, member);
+        self.members.insert(session, Member::new(outbox, echo_saved));
     }
 
     fn leave(&mut self, session: SessionId) {
@@ -602,74 +456,4 @@ impl Actor {
             member.outbox.0.end(end.clone());
         }
     }
-}
-
-impl Member {
-    fn keep_aside(&mut self, rest: Rest) {
-        if rest.update.len() <= MAX_ASIDE_BYTES {
-            self.aside = Some(rest);
-        } else {
-            warn!(bytes = rest.update.len(), "edits that need what is missing are too large to keep aside");
-        }
-    }
-
-    fn hold(&mut self, through: u64, outgoing: Arc<Outgoing>) {
-        self.held_bytes += outgoing.frame.len();
-        self.held.push_back((through, outgoing));
-        if self.held.len() > MAX_HELD || (self.held_bytes > MAX_HELD_BYTES && self.held.len() > 1) {
-            for (_, outgoing) in self.held.drain(..) {
-                self.outbox.0.miss(&outgoing.carries);
-            }
-            self.held_bytes = 0;
-        }
-    }
-
-    fn release(&mut self, through: u64) {
-        while let Some((_, outgoing)) = self.held.pop_front_if(|(number, _)| *number <= through) {
-            self.held_bytes -= outgoing.frame.len();
-            self.outbox.0.push(&outgoing);
-        }
-    }
-}
-
-/// The document and the size of its log, from what the backend keeps.
-fn open(stored: &Stored) -> Result<(Document, LogSize), String> {
-    let mut updates = Vec::new();
-    let mut log = LogSize::default();
-    if let Some(snapshot) = &stored.snapshot {
-        log.snapshot_bytes = snapshot.len();
-        let update = record::read_snapshot(snapshot).map_err(|error| format!("its snapshot: {error}"))?;
-        updates.push(Bytes::from(update));
-    }
-    for (position, bytes) in &stored.log {
-        let record = Record::read(bytes).map_err(|error| format!("record {position} of its log: {error}"))?;
-        updates.extend(record.updates);
-        log.through = *position;
-        log.records += 1;
-        log.bytes += bytes.len();
-    }
-    Ok((Document::load(&updates).map_err(|error| error.to_string())?, log))
-}
-
-fn question(state_vector: &StateVector) -> Arc<Outgoing> {
-    Arc::new(Outgoing { frame: protocol::sync_step_1(state_vector), carries: Carries::Question })
-}
-
-fn edits(news: &News) -> Outgoing {
-    Outgoing { frame: protocol::update(&news.update), carries: Carries::Edits(news.adds.clone()) }
-}
-
-fn presence(states: &[State]) -> Outgoing {
-    let carries = states.iter().map(|state| (state.client, state.clock)).collect();
-    Outgoing { frame: protocol::awareness(states), carries: Carries::Presence(carries) }
-}
-
-/// One piece of news of several.
-fn merge<'a>(several: impl Iterator<Item = &'a News> + Clone) -> Result<News, UpdateError> {
-    let update = merge_updates(several.clone().map(|news| news.update.clone()).collect())?;
-    let mut first_clocks = HashMap::new();
-    for news in several {
-        note_first_clocks(&mut first_clocks, &news.adds);
-    }
-    Ok(News { update, adds: first_clocks.into_iter().collect() })
 }

@@ -13,7 +13,7 @@ use tokio::{task::spawn_blocking, time::sleep};
 use tracing::{debug, error, warn};
 
 use crate::{
-    backend::{Answer, Backend, BackendError, Position},
+    backend::{Answer, Backend, BackendError, Position, Stored},
     document::{Document, UpdateError, check_snapshot},
     name::DocumentName,
     outbox::note_first_clocks,
@@ -26,8 +26,8 @@ use crate::{
 const MAX_WAITING_BYTES: usize = 1024 * 1024;
 /// How long after a failure the next try is made.
 const RETRY: Duration = Duration::from_secs(1);
-/// A log of this size is worth a snapshot, once it is half as large as the snapshot before it.
-const COMPACT_BYTES: usize = 64 * 1024;
+/// A log of this size is worth a snapshot, once it is half as large as the document itself.
+const COMPACT_BYTES: usize = 128 * 1024;
 /// A log of so many records is worth a snapshot, whatever their size: each costs time at the next opening.
 const COMPACT_RECORDS: usize = 1_000;
 /// A document that leaves memory gets a snapshot from this number of records on.
@@ -71,14 +71,14 @@ pub struct LogSize {
     pub records: usize,
     /// How many bytes they have.
     pub bytes: usize,
-    /// How many bytes the snapshot has.
-    pub snapshot_bytes: usize,
+    /// How many bytes the document had at the last snapshot, as an update.
+    pub document_bytes: usize,
 }
 
 /// A log that was compacted, as it was when the snapshot was made.
 struct Compacted {
     log: LogSize,
-    snapshot_bytes: usize,
+    document_bytes: usize,
 }
 
 impl Saver {
@@ -140,7 +140,7 @@ impl Saver {
             self.append(updates);
         }
         let log = self.log;
-        if log.records >= COMPACT_RECORDS || log.bytes > COMPACT_BYTES.max(log.snapshot_bytes / 2) {
+        if log.records >= COMPACT_RECORDS || log.bytes > COMPACT_BYTES.max(log.document_bytes / 2) {
             self.compact(document)?;
         }
         Ok(())
@@ -178,6 +178,7 @@ impl Saver {
         }
         let (update, fingerprint) = document.snapshot()?;
         let (log, name, backend) = (self.log, self.name.clone(), self.backend.clone());
+        let document_bytes = update.len();
         self.compaction = Some(Box::pin(async move {
             // Beside the actor: reading a large document back takes tens of milliseconds.
             let checked = spawn_blocking(move || {
@@ -186,9 +187,8 @@ impl Saver {
             });
             let snapshot =
                 checked.await.map_err(|error| error.to_string()).flatten().map_err(BackendError::Store)?;
-            let snapshot_bytes = snapshot.len();
             backend.compact(&name, log.through, snapshot).await?;
-            Ok(Compacted { log, snapshot_bytes })
+            Ok(Compacted { log, document_bytes })
         }));
         Ok(())
     }
@@ -236,12 +236,12 @@ impl Saver {
 
     fn compacted(&mut self, answer: Result<Compacted, BackendError>) {
         match answer {
-            Ok(Compacted { log, snapshot_bytes }) => {
+            Ok(Compacted { log, document_bytes }) => {
                 self.log.records -= log.records;
                 self.log.bytes -= log.bytes;
-                self.log.snapshot_bytes = snapshot_bytes;
+                self.log.document_bytes = document_bytes;
                 self.compact_again_at = 0;
-                debug!(document = %self.name, records = log.records, snapshot_bytes, "log compacted");
+                debug!(document = %self.name, records = log.records, document_bytes, "log compacted");
             }
             Err(error) => {
                 // The log stays as it is and grows; it is all there, only longer to read.
@@ -257,4 +257,23 @@ async fn next<T>(answer: Option<&mut Answer<T>>) -> Result<T, BackendError> {
         Some(answer) => answer.await,
         None => std::future::pending().await,
     }
+}
+
+/// The document and the size of its log, from what the backend keeps.
+pub fn open(stored: &Stored) -> Result<(Document, LogSize), String> {
+    let mut updates = Vec::new();
+    let mut log = LogSize::default();
+    if let Some(snapshot) = &stored.snapshot {
+        let update = record::read_snapshot(snapshot).map_err(|error| format!("its snapshot: {error}"))?;
+        log.document_bytes = update.len();
+        updates.push(Bytes::from(update));
+    }
+    for (position, bytes) in &stored.log {
+        let record = Record::read(bytes).map_err(|error| format!("record {position} of its log: {error}"))?;
+        updates.extend(record.updates);
+        log.through = *position;
+        log.records += 1;
+        log.bytes += bytes.len();
+    }
+    Ok((Document::load(&updates).map_err(|error| error.to_string())?, log))
 }

@@ -3,7 +3,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
-use std::{path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use quire::{
@@ -36,8 +36,13 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct TestServer {
     pub folder: TempDir,
     pub address: String,
+    /// None where somebody else serves.
+    serving: Option<Serving>,
+}
+
+struct Serving {
     stop: oneshot::Sender<()>,
-    served: JoinHandle<Result<(), StopError>>,
+    ended: JoinHandle<Result<(), StopError>>,
 }
 
 impl TestServer {
@@ -51,14 +56,21 @@ impl TestServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (stop, stopped) = oneshot::channel::<()>();
-        let served = tokio::spawn(async move { server.serve(listener, async { drop(stopped.await) }).await });
-        Self { folder, address, stop, served }
+        let ended = tokio::spawn(async move { server.serve(listener, async { drop(stopped.await) }).await });
+        Self { folder, address, serving: Some(Serving { stop, ended }) }
+    }
+
+    /// A server that somebody else runs.
+    pub fn at(folder: TempDir, address: SocketAddr) -> Self {
+        Self { folder, address: address.to_string(), serving: None }
     }
 
     /// Stops in good order, and gives the folder back.
     pub async fn stop(self) -> TempDir {
-        drop(self.stop);
-        within(self.served).await.unwrap().unwrap();
+        if let Some(Serving { stop, ended }) = self.serving {
+            drop(stop);
+            within(ended).await.unwrap().unwrap();
+        }
         self.folder
     }
 

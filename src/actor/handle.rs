@@ -1,0 +1,128 @@
+//! The way to an open document: what may be asked of its actor, and the mailbox where that waits.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::member::MemberOutbox;
+use crate::{document::Document, name::DocumentName, outbox::Outbox, presence::SessionId, protocol::Message};
+
+/// Messages that may wait for a document; more make their senders wait.
+const MAILBOX_MESSAGES: usize = 1_024;
+/// Bytes of messages that may wait for a document: a few of the largest frames.
+const MAILBOX_BYTES: usize = 64 * 1024 * 1024;
+
+/// What waits for an actor.
+pub(super) enum Mail {
+    Join { session: SessionId, outbox: MemberOutbox, echo_saved: bool },
+    Receive { from: SessionId, message: Message, _room: OwnedSemaphorePermit },
+    CatchUp { session: SessionId },
+    Leave { session: SessionId },
+    Read(Look),
+    Stop,
+}
+
+/// A look at the document, or the reason why it cannot be read.
+type Look = Box<dyn FnOnce(Result<&Document, &str>) + Send>;
+
+/// The way to an open document; the document stays open while somebody besides the hub holds one.
+#[derive(Debug, Clone)]
+pub struct DocumentHandle(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    name: DocumentName,
+    mailbox: mpsc::Sender<Mail>,
+    room: Arc<Semaphore>,
+}
+
+/// The document is no longer open here; opening it again brings a new handle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the document was closed meanwhile")]
+pub struct Gone;
+
+/// Why a document could not be looked at.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// It is no longer open here.
+    #[error(transparent)]
+    Gone(#[from] Gone),
+    /// Its stored bytes make no document.
+    #[error("the document cannot be read: {0}")]
+    Unreadable(String),
+}
+
+impl DocumentHandle {
+    /// The way to a document, and the mailbox to which it leads.
+    pub(super) fn new(name: DocumentName) -> (Self, mpsc::Receiver<Mail>) {
+        let (mailbox, mail) = mpsc::channel(MAILBOX_MESSAGES);
+        let room = Arc::new(Semaphore::new(MAILBOX_BYTES));
+        (Self(Arc::new(Shared { name, mailbox, room })), mail)
+    }
+
+    /// The name of the document.
+    pub fn name(&self) -> &DocumentName {
+        &self.0.name
+    }
+
+    /// A new session hears the greeting in its outbox. With `echo_saved` it hears its own updates again
+    /// when they are saved.
+    pub async fn join(&self, session: SessionId, outbox: Arc<Outbox>, echo_saved: bool) -> Result<(), Gone> {
+        self.send(Mail::Join { session, outbox: MemberOutbox(outbox), echo_saved }).await
+    }
+
+    /// Gives a session's message to the document; waits while too much waits there already.
+    pub async fn receive(&self, from: SessionId, message: Message) -> Result<(), Gone> {
+        let bytes = message.size().min(MAILBOX_BYTES) as u32;
+        let room = self.0.room.clone().acquire_many_owned(bytes).await.map_err(|_| Gone)?;
+        self.send(Mail::Receive { from, message, _room: room }).await
+    }
+
+    /// A session that has fallen behind is ready for what it missed.
+    pub async fn catch_up(&self, session: SessionId) -> Result<(), Gone> {
+        self.send(Mail::CatchUp { session }).await
+    }
+
+    /// A session is over. Needs no waiting in the usual case; where the mailbox is full, a task waits.
+    pub fn leave(&self, session: SessionId) {
+        if let Err(mpsc::error::TrySendError::Full(mail)) = self.0.mailbox.try_send(Mail::Leave { session }) {
+            let mailbox = self.0.mailbox.clone();
+            tokio::spawn(async move { mailbox.send(mail).await });
+        }
+    }
+
+    /// Looks at the document, between two changes.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Document) -> T + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let (answer, answered) = oneshot::channel();
+        let look = move |document: Result<&Document, &str>| {
+            let found = document.map(look).map_err(|reason| ReadError::Unreadable(reason.to_owned()));
+            // An error: nobody waits for the answer any more.
+            let _ = answer.send(found);
+        };
+        self.send(Mail::Read(Box::new(look))).await?;
+        answered.await.map_err(|_| ReadError::Gone(Gone))?
+    }
+
+    /// Ends all sessions and saves everything.
+    pub async fn stop(&self) {
+        // An error: it has stopped already.
+        let _ = self.send(Mail::Stop).await;
+    }
+
+    /// Whether the document is no longer open here.
+    pub fn is_closed(&self) -> bool {
+        self.0.mailbox.is_closed()
+    }
+
+    /// Whether nobody but the hub holds a handle, and nothing waits.
+    pub fn is_unused(&self) -> bool {
+        Arc::strong_count(&self.0) == 1 && self.0.mailbox.capacity() == MAILBOX_MESSAGES
+    }
+
+    async fn send(&self, mail: Mail) -> Result<(), Gone> {
+        self.0.mailbox.send(mail).await.map_err(|_| Gone)
+    }
+}

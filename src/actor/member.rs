@@ -1,0 +1,73 @@
+//! A session as the actor sees it: its outbox, and what it does not get yet.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use tracing::warn;
+
+use crate::{
+    end::End,
+    guard::Rest,
+    outbox::{Outbox, Outgoing},
+};
+
+/// Bytes of a client's edits that need what is missing here, kept until it comes.
+const MAX_ASIDE_BYTES: usize = 1024 * 1024;
+/// Frames and bytes that may wait for one session until its own edits are saved.
+const MAX_HELD: usize = 256;
+const MAX_HELD_BYTES: usize = 1024 * 1024;
+
+/// A session, as the actor sees it.
+pub(super) struct Member {
+    pub(super) outbox: MemberOutbox,
+    /// Whether its own edits come back to it when they are saved.
+    pub(super) echo_saved: bool,
+    /// What it gets when everything through a number is saved.
+    held: VecDeque<(u64, Arc<Outgoing>)>,
+    held_bytes: usize,
+    /// Whether it was asked for what is missing here, and has not answered yet.
+    pub(super) asked: bool,
+    /// The part of its last sync step 2 that needs what is missing here.
+    pub(super) aside: Option<Rest>,
+}
+
+/// A session's outbox; when the actor lets go of it, however that comes, the session ends.
+pub(super) struct MemberOutbox(pub(super) Arc<Outbox>);
+
+impl Drop for MemberOutbox {
+    fn drop(&mut self) {
+        self.0.end(End::Reopening);
+    }
+}
+
+impl Member {
+    pub(super) fn new(outbox: MemberOutbox, echo_saved: bool) -> Self {
+        // The greeting asks already.
+        Self { outbox, echo_saved, held: VecDeque::new(), held_bytes: 0, asked: true, aside: None }
+    }
+
+    pub(super) fn keep_aside(&mut self, rest: Rest) {
+        if rest.update.len() <= MAX_ASIDE_BYTES {
+            self.aside = Some(rest);
+        } else {
+            warn!(bytes = rest.update.len(), "edits that need what is missing are too large to keep aside");
+        }
+    }
+
+    pub(super) fn hold(&mut self, through: u64, outgoing: Arc<Outgoing>) {
+        self.held_bytes += outgoing.frame.len();
+        self.held.push_back((through, outgoing));
+        if self.held.len() > MAX_HELD || (self.held_bytes > MAX_HELD_BYTES && self.held.len() > 1) {
+            for (_, outgoing) in self.held.drain(..) {
+                self.outbox.0.miss(&outgoing.carries);
+            }
+            self.held_bytes = 0;
+        }
+    }
+
+    pub(super) fn release(&mut self, through: u64) {
+        while let Some((_, outgoing)) = self.held.pop_front_if(|(number, _)| *number <= through) {
+            self.held_bytes -= outgoing.frame.len();
+            self.outbox.0.push(&outgoing);
+        }
+    }
+}

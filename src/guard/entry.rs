@@ -1,0 +1,304 @@
+//! One update on its way past the guard: what of it stands on known ground, and whether that keeps the rules
+//! without which yrs corrupts its memory or hangs.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    ops::Range,
+    sync::Arc,
+};
+
+use super::{Admitted, Guard, Holder, Kind, Place, Ready, Rest, RootEvidence, Run};
+use crate::update::{Block, ClientId, Clock, Content, Id, Malformed, Parent, TypeKind, Update};
+
+/// How deep shared types may nest: yrs walks them recursively.
+const MAX_TYPE_DEPTH: u32 = 100;
+
+/// One update on its way in.
+pub(super) struct Entry<'g, 'u> {
+    guard: &'g mut Guard,
+    update: &'u Update<'u>,
+    sections: Vec<SectionEntry>,
+    before: Before,
+}
+
+/// How far one section of the update has come.
+struct SectionEntry {
+    /// The first block that is not let in yet.
+    cursor: usize,
+    /// What that block waits for.
+    needs: Option<Id>,
+    /// The first block that was let in, and its first clock that was not known before.
+    added: Option<(usize, Clock)>,
+    /// The client's next clock and number of runs before the update came.
+    before: (Clock, usize),
+}
+
+/// The guard as it was before an update came; what was learned since is behind these marks.
+struct Before {
+    holders: usize,
+    keys: usize,
+    roots: Option<BTreeMap<Arc<str>, RootEvidence>>,
+}
+
+impl<'g, 'u> Entry<'g, 'u> {
+    pub(super) fn new(guard: &'g mut Guard, update: &'u Update<'u>) -> Self {
+        let sections = update.sections.iter().map(|section| SectionEntry {
+            cursor: section.blocks.start,
+            needs: None,
+            added: None,
+            before: guard.clients.get(&section.client).map_or((0, 0), |known| (known.next, known.runs.len())),
+        });
+        let sections = sections.collect();
+        let before = Before { holders: guard.holders.len(), keys: guard.keys.len(), roots: None };
+        Self { guard, update, sections, before }
+    }
+
+    /// Lets in what stands on known ground, in whatever order the sections need each other.
+    pub(super) fn walk(&mut self) -> Result<(), Malformed> {
+        if self.sections.len() == 1 {
+            return self.advance(0);
+        }
+        let sections = self.update.sections.iter().enumerate();
+        let of_client: HashMap<ClientId, usize> =
+            sections.map(|(index, section)| (section.client, index)).collect();
+        let mut waiting: HashMap<usize, Vec<usize>> = HashMap::new();
+        let mut queue: VecDeque<usize> = (0..self.sections.len()).collect();
+        while let Some(index) = queue.pop_front() {
+            let start = self.sections[index].cursor;
+            self.advance(index)?;
+            if let Some(other) = self.sections[index].needs.and_then(|id| of_client.get(&id.client)) {
+                waiting.entry(*other).or_default().push(index);
+            }
+            if self.sections[index].cursor > start {
+                queue.extend(waiting.remove(&index).unwrap_or_default());
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets in a section's blocks until one of them needs what is not known.
+    fn advance(&mut self, index: usize) -> Result<(), Malformed> {
+        let section = &self.update.sections[index];
+        let blocks = &self.update.blocks;
+        self.sections[index].needs = None;
+        while self.sections[index].cursor < section.blocks.end {
+            let block = &blocks[self.sections[index].cursor];
+            let next = self.guard.next_clock(section.client);
+            if block.end_clock() > next {
+                self.sections[index].needs = self.missing(section.client, block, next)?;
+                if self.sections[index].needs.is_some() {
+                    return Ok(());
+                }
+                let place = self.place(block)?;
+                self.check(section.client, block, next, place)?;
+                self.learn(section.client, block, next, place);
+                let cursor = self.sections[index].cursor;
+                self.sections[index].added.get_or_insert((cursor, next));
+            }
+            self.sections[index].cursor += 1;
+        }
+        Ok(())
+    }
+
+    /// What a block refers to and nobody knows yet.
+    fn missing(&self, client: ClientId, block: &Block<'_>, next: Clock) -> Result<Option<Id>, Malformed> {
+        if block.content == Content::Skip {
+            return Ok(Some(Id { client, clock: block.end_clock() - 1 }));
+        }
+        if block.clock > next {
+            return Ok(Some(Id { client, clock: block.clock - 1 }));
+        }
+        let parent = match block.parent {
+            Some(Parent::Item(id)) => Some(id),
+            _ => None,
+        };
+        for id in [block.origin, block.right_origin, parent].into_iter().flatten() {
+            if id.client == client && id.clock >= block.clock {
+                return Err(Malformed::Rule("a block refers to itself or to what its client made later"));
+            }
+            if !self.guard.knows(id) {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where a block belongs: where it says, or where its neighbours do.
+    fn place(&mut self, block: &Block<'_>) -> Result<Option<Place>, Malformed> {
+        if block.content == Content::Gc {
+            return Ok(None);
+        }
+        let Some(parent) = block.parent else {
+            // yrs takes the parent of the left neighbour, or of the right one where the left was collected.
+            let place_of =
+                |id| self.guard.run_at(id).expect("what a block refers to was found to be known").place;
+            let (left, right) = (block.origin.and_then(place_of), block.right_origin.and_then(place_of));
+            return match (left, right) {
+                (Some(left), Some(right)) if left != right => {
+                    Err(Malformed::Rule("a block's neighbours belong to different parents or keys"))
+                }
+                _ => Ok(left.or(right)),
+            };
+        };
+        let holder = match parent {
+            Parent::Root(name) => Holder::Root(name.into()),
+            Parent::Item(id) => {
+                let run = self.guard.run_at(id).expect("what a block refers to was found to be known");
+                let depth = match (run.kind, run.place) {
+                    (Kind::Type(_), Some(place)) => self.depth(place) + 1,
+                    (Kind::Type(_) | Kind::Gone, _) => return Ok(None),
+                    _ => return Err(Malformed::Rule("a block's parent is no shared type")),
+                };
+                if depth > MAX_TYPE_DEPTH {
+                    return Err(Malformed::Rule("shared types nest deeper than 100"));
+                }
+                Holder::Item { id, depth }
+            }
+        };
+        let holder = self.guard.holders.index(holder);
+        let key = block.key.map(|key| self.guard.keys.index(key.into()));
+        Ok(Some(Place { holder, key }))
+    }
+
+    fn depth(&self, place: Place) -> u32 {
+        match self.guard.holders.get(place.holder) {
+            Holder::Root(_) => 0,
+            Holder::Item { depth, .. } => *depth,
+        }
+    }
+
+    /// The rules without which yrs corrupts its memory or hangs.
+    fn check(
+        &mut self,
+        client: ClientId,
+        block: &Block<'_>,
+        next: Clock,
+        place: Option<Place>,
+    ) -> Result<(), Malformed> {
+        let kind = kind_of(block.content);
+        if block.clock < next {
+            let known =
+                self.guard.run_at(Id { client, clock: next - 1 }).expect("everything before next is known");
+            let gone = known.kind == Kind::Gone || kind == Kind::Gone;
+            if known.place != place || !(gone || known.kind == kind) {
+                return Err(Malformed::Rule("a block continues known content of another place or kind"));
+            }
+        }
+        let Some(place) = place else { return Ok(()) };
+        if place.key.is_some() {
+            if block.right_origin.is_some() || (block.len > 1 && block.content != Content::Deleted) {
+                return Err(Malformed::Rule(
+                    "a block under a key has a right neighbour or more than one value",
+                ));
+            }
+            if kind == Kind::Text {
+                return Err(Malformed::Rule("text, a format or an embedded value stands under a key"));
+            }
+        }
+        match self.guard.holders.get(place.holder) {
+            Holder::Item { id, .. } if kind == Kind::Text => match self.guard.run_at(*id).map(|run| run.kind)
+            {
+                Some(Kind::Type(TypeKind::Text | TypeKind::XmlText)) => Ok(()),
+                _ => Err(Malformed::Rule("text, a format or an embedded value stands outside of a text")),
+            },
+            Holder::Item { .. } => Ok(()),
+            Holder::Root(name) => {
+                let name = name.clone();
+                self.note_root(name, place, kind);
+                Ok(())
+            }
+        }
+    }
+
+    /// Learns the kind of a root from what it holds.
+    fn note_root(&mut self, name: Arc<str>, place: Place, kind: Kind) {
+        let roots = &mut self.guard.roots;
+        let known = roots.get(&name).copied();
+        let mut evidence = known.unwrap_or_default();
+        match kind {
+            _ if place.key.is_some() => evidence.map = true,
+            Kind::Gone => {}
+            Kind::Text => evidence.text = true,
+            Kind::Type(TypeKind::XmlElement | TypeKind::XmlText) => evidence.xml = true,
+            Kind::Value | Kind::Type(_) => evidence.array = true,
+        }
+        if known != Some(evidence) {
+            self.before.roots.get_or_insert_with(|| roots.clone());
+            roots.insert(name, evidence);
+        }
+    }
+
+    fn learn(&mut self, client: ClientId, block: &Block<'_>, next: Clock, place: Option<Place>) {
+        let known = self.guard.clients.entry(client).or_default();
+        let kind = if place.is_some() { kind_of(block.content) } else { Kind::Gone };
+        if known.runs.last().is_none_or(|last| last.place != place || last.kind != kind) {
+            known.runs.push(Run { start: next, place, kind });
+        }
+        known.next = block.end_clock();
+    }
+
+    pub(super) fn finish(self) -> Admitted {
+        let (update, guard) = (self.update, self.guard);
+        let mut ready_deletes = Vec::new();
+        let mut rest_deletes = Vec::new();
+        let mut needs: Vec<Id> = self.sections.iter().filter_map(|section| section.needs).collect();
+        for (client, range) in &update.deletes {
+            let next = guard.next_clock(*client);
+            if range.start < next {
+                ready_deletes.push((*client, range.start..range.end.min(next)));
+            }
+            if range.end > next {
+                let missing = range.start.max(next);
+                needs.push(Id { client: *client, clock: missing });
+                rest_deletes.push((*client, missing..range.end));
+            }
+        }
+        let with_section = || update.sections.iter().zip(&self.sections);
+        let added: Vec<Range<usize>> = with_section()
+            .map(|(_, entry)| entry.added.map_or(0..0, |(first, _)| first..entry.cursor))
+            .collect();
+        let left: Vec<Range<usize>> = with_section()
+            .map(|(section, entry)| {
+                let hole =
+                    update.blocks.get(entry.cursor).is_some_and(|block| block.content == Content::Skip);
+                entry.cursor + usize::from(hole && entry.cursor < section.blocks.end)..section.blocks.end
+            })
+            .collect();
+        let rest = update.part(&left, &rest_deletes).map(|update| Rest { update, needs });
+        let whole = rest.is_none() && update.blocks.iter().all(|block| block.content != Content::Skip);
+        let ready = match added.iter().all(Range::is_empty) && ready_deletes.is_empty() {
+            true => Ready::Nothing,
+            false if whole => Ready::Whole,
+            false => update.part(&added, &ready_deletes).map_or(Ready::Nothing, Ready::Part),
+        };
+        let adds = with_section().filter_map(|(section, entry)| Some((section.client, entry.added?.1)));
+        Admitted { ready, rest, adds: adds.collect() }
+    }
+
+    /// Forgets what this update taught.
+    pub(super) fn undo(self) {
+        for (section, entry) in self.update.sections.iter().zip(&self.sections) {
+            let (next, runs) = entry.before;
+            if runs == 0 {
+                self.guard.clients.remove(&section.client);
+            } else if let Some(known) = self.guard.clients.get_mut(&section.client) {
+                known.next = next;
+                known.runs.truncate(runs);
+            }
+        }
+        self.guard.holders.truncate(self.before.holders);
+        self.guard.keys.truncate(self.before.keys);
+        if let Some(roots) = self.before.roots {
+            self.guard.roots = roots;
+        }
+    }
+}
+
+fn kind_of(content: Content) -> Kind {
+    match content {
+        Content::Gc | Content::Skip | Content::Deleted => Kind::Gone,
+        Content::String | Content::Embed | Content::Format => Kind::Text,
+        Content::Any | Content::Binary => Kind::Value,
+        Content::Type(kind) => Kind::Type(kind),
+    }
+}
