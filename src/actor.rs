@@ -2,6 +2,7 @@
 //! in, [`Actor::receive`], and one way out, [`Actor::tell_others`].
 
 mod batch;
+mod budget;
 mod handle;
 mod member;
 
@@ -27,7 +28,7 @@ use self::{
 };
 use crate::{
     backend::Backend,
-    document::{Document, News, UpdateError},
+    document::{Document, News, UpdateError, contained},
     end::End,
     name::DocumentName,
     outbox::{Carries, Missed, Outgoing},
@@ -43,6 +44,10 @@ const BATCH: usize = 256;
 const BATCH_BYTES: usize = 256 * 1024;
 /// How long a client that lost its socket is still shown, since most of them come back at once.
 const PRESENCE_GRACE: Duration = Duration::from_secs(2);
+/// How often presence is looked through for clients that have fallen silent.
+const LOOK_THROUGH: Duration = Duration::from_secs(3);
+/// The number of no session.
+const NOBODY: SessionId = SessionId(0);
 /// An update that says nothing: the answer of a client that has nothing to bring.
 const EMPTY_UPDATE: &[u8] = &[0, 0];
 /// How long a document stays open that somebody took up while it was about to leave memory.
@@ -58,7 +63,16 @@ pub enum Stopped {
     /// It was told to, and everything that could be saved is saved.
     Told,
     /// The document engine failed: the document must be opened anew.
-    Failed,
+    Failed(Option<Suspect>),
+}
+
+/// An update that was being taken in when the document engine failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspect {
+    /// The update.
+    pub update: Bytes,
+    /// How the engine failed.
+    pub reason: String,
 }
 
 /// One open document and its sessions.
@@ -78,6 +92,11 @@ pub struct Actor {
     rest_at: Instant,
     /// The last sync step 2 and the state vector that it answered: many who join ask for the same.
     last_step_2: Option<(StateVector, Arc<Outgoing>)>,
+    /// The update during which the document engine failed.
+    suspect: Option<Bytes>,
+    /// From when the times of presence count, and when it is looked through next.
+    start: Instant,
+    look_through_at: Instant,
 }
 
 impl Actor {
@@ -97,6 +116,9 @@ impl Actor {
             // A document that is only looked at leaves at once.
             rest_at: Instant::now(),
             last_step_2: None,
+            suspect: None,
+            start: Instant::now(),
+            look_through_at: Instant::now(),
         };
         (handle, actor)
     }
@@ -137,7 +159,7 @@ impl Actor {
             tokio::select! {
                 // Saved edits first: they are few, and people wait for them. Timers last: they can wait.
                 biased;
-                saved = self.saver.progress() => self.saved(saved),
+                () = self.saver.progress() => self.release_saved(),
                 count = self.mailbox.recv_many(&mut mail, BATCH) => {
                     // No mail at all: not even the hub holds a handle any more.
                     let stop = count == 0 || mail.iter().any(|mail| matches!(mail, Mail::Stop));
@@ -168,7 +190,8 @@ impl Actor {
     fn timer(&self) -> Option<Instant> {
         let lost = self.lost.front().map(|(at, _)| *at);
         let rest = (self.members.is_empty() && self.saver.is_idle()).then_some(self.rest_at);
-        lost.into_iter().chain(rest).min()
+        let expiry = (!self.presence.is_empty()).then_some(self.look_through_at);
+        [lost, rest, expiry].into_iter().flatten().min()
     }
 
     /// Does what is due by now. Answers whether the document may leave memory.
@@ -177,6 +200,11 @@ impl Actor {
         let mut batch = Batch::default();
         while let Some((_, session)) = self.lost.pop_front_if(|(at, _)| *at <= now) {
             batch.presence.push((session, self.presence.remove(session)));
+        }
+        if self.look_through_at <= now {
+            self.look_through_at = now + LOOK_THROUGH;
+            // Nobody's own: everybody hears of it.
+            batch.presence.push((NOBODY, self.presence.expire(now - self.start)));
         }
         self.tell_others(batch)?;
         if !self.members.is_empty() || !self.saver.is_idle() || self.rest_at > now {
@@ -189,21 +217,41 @@ impl Actor {
     /// Takes in what waited, and tells everybody once what came of it.
     fn receive(&mut self, mail: impl Iterator<Item = Mail>) -> Result<(), UpdateError> {
         let mut batch = Batch::default();
+        let received = self.take_in(mail, &mut batch);
+        // Also where the engine failed: what came in before that is as good as ever.
+        self.tell_others(batch)?;
+        received
+    }
+
+    fn take_in(&mut self, mail: impl Iterator<Item = Mail>, batch: &mut Batch) -> Result<(), UpdateError> {
         for mail in mail {
             match mail {
                 Mail::Join { session, outbox, echo_saved } => self.join(session, outbox, echo_saved),
-                Mail::Receive { from, message, .. } => self.receive_message(from, message, &mut batch)?,
-                Mail::CatchUp { session } => self.catch_up(session, &mut batch)?,
+                Mail::Receive { from, message, .. } => {
+                    let start = Instant::now();
+                    self.receive_message(from, message, batch)?;
+                    self.charge(from, start);
+                }
+                Mail::CatchUp { session } => self.catch_up(session, batch)?,
                 Mail::Leave { session } => self.leave(session),
-                Mail::Read(look) => look(Ok(&self.document)),
+                Mail::Read(look) => contained(|| look(Ok(&self.document)))?,
                 Mail::Stop => {}
             }
-            if batch.news.iter().map(|(_, news)| news.update.len()).sum::<usize>() > BATCH_BYTES {
-                self.tell_others(mem::take(&mut batch))?;
+            if batch.bytes > BATCH_BYTES {
+                self.tell_others(mem::take(batch))?;
             }
         }
-        self.offer_again(&mut batch)?;
-        self.tell_others(batch)
+        self.offer_again(batch)
+    }
+
+    /// Notes what a session's message took, and lets the session rest where that is too much.
+    fn charge(&mut self, session: SessionId, start: Instant) {
+        let now = Instant::now();
+        if let Some(member) = self.members.get_mut(&session)
+            && let Some(until) = member.budget.spend(now - start, now)
+        {
+            member.outbox.0.rest(until);
+        }
     }
 
     fn join(&mut self, session: SessionId, outbox: MemberOutbox, echo_saved: bool) {
@@ -245,7 +293,7 @@ impl Actor {
             Message::Update(update) => self.receive_update(from, update, false, batch)?,
             // Nobody is here without a session; one that has left brings nobody back.
             Message::Awareness(states) if self.members.contains_key(&from) => {
-                batch.presence.push((from, self.presence.receive(from, states)));
+                batch.presence.push((from, self.presence.receive(from, states, self.start.elapsed())));
             }
             Message::Awareness(_) => {}
             Message::QueryAwareness => {
@@ -274,23 +322,28 @@ impl Actor {
                 self.leave(from);
                 return Ok(());
             }
-            Err(broken) => return Err(broken),
+            Err(broken) => {
+                self.suspect = Some(update);
+                return Err(broken);
+            }
         };
+        if let Some(news) = received.news.clone() {
+            self.last_step_2 = None;
+            batch.note(from, news);
+        }
         let Some(member) = self.members.get_mut(&from) else {
             // The session has left; what it sent before counts all the same.
-            batch.news.extend(received.news.map(|news| (from, news)));
             return Ok(());
         };
         if member.echo_saved && *update != *EMPTY_UPDATE {
             // Where nothing was news, all of it is here already.
-            let own = match (&received.news, &received.rest) {
-                (Some(news), _) => Some(news.clone()),
+            let own = match (received.news, &received.rest) {
+                (Some(news), _) => Some(news),
                 (None, None) => Some(News { update, adds: Vec::new() }),
                 (None, Some(_)) => None,
             };
             batch.held.extend(own.map(|own| (from, Arc::new(edits(&own)))));
         }
-        batch.news.extend(received.news.map(|news| (from, news)));
         match received.rest {
             Some(rest) if answers => member.keep_aside(rest),
             Some(_) if !member.asked => {
@@ -358,7 +411,6 @@ impl Actor {
     /// Tells everybody what a batch brought, and the backend.
     fn tell_others(&mut self, batch: Batch) -> Result<(), UpdateError> {
         if !batch.news.is_empty() {
-            self.last_step_2 = None;
             let senders: HashSet<SessionId> = batch.news.iter().map(|(from, _)| *from).collect();
             let all = merge(batch.news.iter().map(|(_, news)| news))?;
             let frame = Arc::new(edits(&all));
@@ -377,14 +429,14 @@ impl Actor {
             }
             self.saver.note(all.update, &all.adds);
         }
-        let through = self.saver.noted();
-        for (session, outgoing) in batch.held {
-            if let Some(member) = self.members.get_mut(&session) {
-                member.hold(through, outgoing);
+        if !batch.held.is_empty() {
+            let through = self.saver.noted();
+            for (session, outgoing) in batch.held {
+                if let Some(member) = self.members.get_mut(&session) {
+                    member.hold(through, outgoing);
+                }
             }
-        }
-        if self.saver.is_idle() {
-            self.saved(Some(through));
+            self.release_saved();
         }
         self.tell_presence(batch.presence);
         Ok(())
@@ -407,10 +459,10 @@ impl Actor {
         }
     }
 
-    fn saved(&mut self, through: Option<u64>) {
-        let Some(through) = through else { return };
+    /// Gives the sessions that wait for "saved" what is saved by now.
+    fn release_saved(&mut self) {
         for member in self.members.values_mut() {
-            member.release(through);
+            member.release(self.saver.saved());
         }
     }
 
@@ -448,7 +500,8 @@ impl Actor {
         if timeout(SAVE_AT_END, save).await.is_err() {
             error!("not everything could be saved before the document is opened anew");
         }
-        Stopped::Failed
+        let suspect = self.suspect.take();
+        Stopped::Failed(suspect.map(|update| Suspect { update, reason: broken.to_string() }))
     }
 
     fn end_all(&mut self, end: End) {

@@ -24,6 +24,9 @@ use bytes::Bytes;
 
 use crate::name::DocumentName;
 
+/// The most updates of one document that are kept aside.
+pub const MAX_SET_ASIDE: u32 = 16;
+
 /// Where a record stands in its document's log. Positions grow with every record of a document; nothing
 /// else can be told from them.
 pub type Position = u64;
@@ -38,6 +41,8 @@ pub struct Stored {
     pub snapshot: Option<Bytes>,
     /// The records since that snapshot, oldest first, each with its position.
     pub log: Vec<(Position, Bytes)>,
+    /// The updates that were set aside, oldest first.
+    pub set_aside: Vec<Bytes>,
 }
 
 /// Why a backend could not do what it was asked to do.
@@ -61,6 +66,10 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Puts `snapshot` in place of the old snapshot and of the records up to and including `through`.
     fn compact(&self, name: &DocumentName, through: Position, snapshot: Bytes) -> Answer<()>;
+
+    /// Keeps an update that must not be given to the document again, with the reason, for an admin to look at.
+    /// The newest [`MAX_SET_ASIDE`] of a document are kept.
+    fn set_aside(&self, name: &DocumentName, update: Bytes, reason: String) -> Answer<()>;
 
     /// Refuses what comes from now on, and answers when all that was accepted before is durable.
     fn close(&self) -> Answer<()>;

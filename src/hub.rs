@@ -8,13 +8,17 @@ use std::{
 
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, error, info_span};
+use tracing::{Instrument, error, info_span, warn};
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
-    actor::{Actor, DocumentHandle, Stopped},
+    actor::{Actor, DocumentHandle, Stopped, Suspect},
     backend::Backend,
     name::DocumentName,
 };
+
+/// Documents of which the last suspect is remembered; engines fail hardly ever.
+const MAX_SUSPECTS: usize = 64;
 
 /// The open documents of one node.
 #[derive(Clone)]
@@ -32,6 +36,8 @@ struct Inner {
 #[derive(Default)]
 struct Documents {
     open: HashMap<DocumentName, DocumentHandle>,
+    /// The hash of the last update during which the document engine failed.
+    suspects: HashMap<DocumentName, u128>,
     stopping: bool,
 }
 
@@ -85,6 +91,16 @@ impl Hub {
         self.0.actors.wait().await;
     }
 
+    /// Notes an update during which the document engine failed, and tells whether it was the same one before.
+    fn suspect_again(&self, name: &DocumentName, update: &[u8]) -> bool {
+        let hash = xxh3_128(update);
+        let suspects = &mut self.lock().suspects;
+        if suspects.len() >= MAX_SUSPECTS {
+            suspects.clear();
+        }
+        suspects.insert(name.clone(), hash) == Some(hash)
+    }
+
     /// Lets a document leave memory, unless somebody has taken it up meanwhile.
     fn retire(&self, name: &DocumentName) -> bool {
         let mut documents = self.lock();
@@ -123,7 +139,116 @@ async fn live(registered: Registered, mut actor: Actor) {
         while actor.refuse(&reason).await == Stopped::Idle && !retired() {}
         return;
     }
-    while actor.run().await == Stopped::Idle && !retired() {
-        actor.stay();
+    loop {
+        match actor.run().await {
+            Stopped::Idle if !retired() => actor.stay(),
+            Stopped::Idle | Stopped::Told | Stopped::Failed(None) => return,
+            Stopped::Failed(Some(suspect)) => return registered.set_aside(suspect).await,
+        }
+    }
+}
+
+impl Registered {
+    /// Keeps an update out of the document from now on, if it is the second time that the engine failed at it.
+    /// Once may be the consequence of something before.
+    async fn set_aside(&self, Suspect { update, reason }: Suspect) {
+        let bytes = update.len();
+        if !self.hub.suspect_again(&self.name, &update) {
+            warn!(bytes, %reason, "if it happens again, the update will be set aside");
+            return;
+        }
+        match self.hub.0.backend.set_aside(&self.name, update, reason.clone()).await {
+            Ok(()) => error!(bytes, %reason, "an update broke the document engine twice, and was set aside"),
+            Err(error) => {
+                error!(bytes, %reason, %error, "an update that broke the engine cannot be set aside")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        backend::embedded::Embedded, document::tests::breaking_update, end::End, protocol::Message,
+        session::Session,
+    };
+    use bytes::Bytes;
+
+    /// The update with which `client` inserts "hello" into the text `t`.
+    fn hello(client: u8) -> Bytes {
+        Bytes::copy_from_slice(&[&[1, 1, client, 0, 4, 1, 1, b't', 5][..], b"hello", &[0]].concat())
+    }
+
+    async fn ends(session: &Session) -> End {
+        let mut frames = Vec::new();
+        loop {
+            if let Err(end) = session.next(&mut frames).await {
+                return end;
+            }
+        }
+    }
+
+    async fn join(hub: &Hub) -> Session {
+        let name = DocumentName::new("letter").unwrap();
+        loop {
+            if let Ok(session) = Session::join(hub.open(&name).unwrap(), false).await {
+                return session;
+            }
+        }
+    }
+
+    async fn text(hub: &Hub) -> Bytes {
+        let name = DocumentName::new("letter").unwrap();
+        loop {
+            let everything = |document: &crate::document::Document| document.diff(&Default::default());
+            if let Ok(found) = hub.open(&name).unwrap().read(everything).await {
+                return found.unwrap();
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_update_that_breaks_the_engine_twice_is_set_aside() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let backend: Arc<dyn Backend> = Arc::new(Embedded::open(folder.path()).unwrap());
+        let hub = Hub::new(backend.clone(), Handle::current(), Duration::ZERO);
+        for _ in 0..2 {
+            let (alice, bob) = (join(&hub).await, join(&hub).await);
+            alice.receive(Message::Update(hello(1))).await.unwrap();
+            alice.receive(Message::Update(breaking_update())).await.unwrap();
+            assert_eq!(ends(&alice).await, End::Reopening);
+            assert_eq!(ends(&bob).await, End::Reopening);
+            // What was accepted before is there, and only that.
+            assert_eq!(text(&hub).await, hello(1));
+        }
+        // From now on only who sends it is turned away, on this node and after a restart.
+        let restarted = Hub::new(backend.clone(), Handle::current(), Duration::ZERO);
+        for hub in [hub, restarted] {
+            let (alice, bob) = (join(&hub).await, join(&hub).await);
+            alice.receive(Message::Update(breaking_update())).await.unwrap();
+            let End::Refused(reason) = ends(&alice).await else { panic!("it was let in") };
+            assert!(reason.contains("set aside"), "{reason}");
+            bob.receive(Message::Update(hello(2))).await.unwrap();
+            bob.receive(Message::QueryAwareness).await.unwrap();
+            bob.next(&mut Vec::new()).await.unwrap();
+            assert!(text(&hub).await.len() > hello(1).len());
+            drop(bob);
+            hub.shutdown().await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_panic_while_somebody_looks_costs_one_reconnect() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let backend: Arc<dyn Backend> = Arc::new(Embedded::open(folder.path()).unwrap());
+        let hub = Hub::new(backend, Handle::current(), Duration::ZERO);
+        let alice = join(&hub).await;
+        alice.receive(Message::Update(hello(1))).await.unwrap();
+        let name = DocumentName::new("letter").unwrap();
+        let looked = hub.open(&name).unwrap().read(|_| panic!("an export that fails")).await;
+        assert!(looked.is_err());
+        assert_eq!(ends(&alice).await, End::Reopening);
+        assert_eq!(text(&hub).await, hello(1));
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     end::End,
@@ -81,6 +81,8 @@ struct State {
     /// Whether the session was told that it is behind.
     told: bool,
     end: Option<End>,
+    /// The session has used more than its share, and must not send until then.
+    rest_until: Option<Instant>,
 }
 
 /// What a session finds in its outbox.
@@ -134,6 +136,16 @@ impl Outbox {
     pub fn end(&self, end: End) {
         self.lock().end.get_or_insert(end);
         self.news.notify_one();
+    }
+
+    /// Lets the session send nothing until then.
+    pub fn rest(&self, until: Instant) {
+        self.lock().rest_until = Some(until);
+    }
+
+    /// Until when the session must send nothing, if it must rest.
+    pub fn rests_until(&self) -> Option<Instant> {
+        self.lock().rest_until.take()
     }
 
     /// Waits until there is something for the session; frames are appended to `frames`.

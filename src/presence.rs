@@ -5,6 +5,7 @@
 //!
 //! Source of the format: `awareness.js` of the npm package `y-protocols`.
 
+use core::time::Duration;
 use std::collections::HashMap;
 
 use bytes::Bytes;
@@ -19,6 +20,10 @@ use crate::{
 pub const MAX_STATE_BYTES: usize = 64 * 1024;
 /// The most clients that are shown as being in one document.
 pub const MAX_CLIENTS: usize = 10_000;
+
+/// How long a client is shown that says nothing. Clients renew their state every 15 seconds, and drop those of
+/// others after 30.
+pub const EXPIRY: Duration = Duration::from_secs(30);
 
 /// One client's stay in one document, as a number that no other stay on this node has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -86,11 +91,14 @@ struct Here {
     clock: u32,
     json: Bytes,
     owner: SessionId,
+    /// When its owner last said something of it.
+    renewed: Duration,
 }
 
 impl Presence {
-    /// Takes in what a session says, and returns what is news to the others.
-    pub fn receive(&mut self, from: SessionId, states: Vec<State>) -> Vec<State> {
+    /// Takes in what a session says at this time, and returns what is news to the others. Times are counted
+    /// from whenever the caller likes.
+    pub fn receive(&mut self, from: SessionId, states: Vec<State>, now: Duration) -> Vec<State> {
         if states.is_empty() {
             return states;
         }
@@ -98,15 +106,15 @@ impl Presence {
         if first_frame {
             self.own.insert(from, if states.len() == 1 { Some(states[0].client) } else { None });
         }
-        states.into_iter().filter(|state| self.accept(from, first_frame, state)).collect()
+        states.into_iter().filter(|state| self.accept(from, first_frame, state, now)).collect()
     }
 
     /// Whether a state is news; then it is noted.
-    fn accept(&mut self, from: SessionId, first_frame: bool, state: &State) -> bool {
+    fn accept(&mut self, from: SessionId, first_frame: bool, state: &State, now: Duration) -> bool {
         let room = self.here.len() < MAX_CLIENTS;
         let Some(here) = self.here.get_mut(&state.client) else {
             let Some(json) = state.json.clone().filter(|_| room) else { return false };
-            self.here.insert(state.client, Here { clock: state.clock, json, owner: from });
+            self.here.insert(state.client, Here { clock: state.clock, json, owner: from, renewed: now });
             return true;
         };
         let newer = state.clock > here.clock;
@@ -117,6 +125,7 @@ impl Presence {
                 return false;
             }
             here.owner = from;
+            here.renewed = now;
         }
         match &state.json {
             None if newer || state.clock == here.clock => {
@@ -124,23 +133,32 @@ impl Presence {
                 true
             }
             Some(json) if newer || (state.clock == here.clock && *json != here.json) => {
-                *here = Here { clock: state.clock, json: json.clone(), owner: from };
+                *here = Here { clock: state.clock, json: json.clone(), owner: from, renewed: now };
                 true
             }
             _ => false,
         }
     }
 
-    /// Whether a session that has left still owns somebody.
-    pub fn owns_any(&self, session: SessionId) -> bool {
-        self.here.values().any(|here| here.owner == session)
-    }
-
     /// Removes whom a session owns, and returns what is news to the others.
     pub fn remove(&mut self, session: SessionId) -> Vec<State> {
         self.own.remove(&session);
-        let gone = self.here.extract_if(|_, here| here.owner == session);
+        self.drop_if(|here| here.owner == session)
+    }
+
+    /// Removes who has not been heard of for [`EXPIRY`], and returns what is news to the others.
+    pub fn expire(&mut self, now: Duration) -> Vec<State> {
+        self.drop_if(|here| now.saturating_sub(here.renewed) >= EXPIRY)
+    }
+
+    fn drop_if(&mut self, gone: impl Fn(&Here) -> bool) -> Vec<State> {
+        let gone = self.here.extract_if(|_, here| gone(here));
         gone.map(|(client, here)| State { client, clock: here.clock, json: None }).collect()
+    }
+
+    /// Whether nobody is here.
+    pub fn is_empty(&self) -> bool {
+        self.here.is_empty()
     }
 
     /// Everybody who is here.
@@ -169,6 +187,7 @@ mod tests {
 
     const ALICE: SessionId = SessionId(1);
     const BOB: SessionId = SessionId(2);
+    const NOW: Duration = Duration::ZERO;
     const ALICE_AGAIN: SessionId = SessionId(3);
 
     fn state(client: ClientId, clock: u32, json: &'static str) -> State {
@@ -177,8 +196,8 @@ mod tests {
 
     fn both_here() -> Presence {
         let mut presence = Presence::default();
-        presence.receive(ALICE, vec![state(10, 1, "{}")]);
-        presence.receive(BOB, vec![state(20, 1, "{}")]);
+        presence.receive(ALICE, vec![state(10, 1, "{}")], NOW);
+        presence.receive(BOB, vec![state(20, 1, "{}")], NOW);
         presence
     }
 
@@ -193,17 +212,17 @@ mod tests {
     #[test]
     fn what_others_say_of_a_client_is_ignored() {
         let mut presence = both_here();
-        assert_eq!(presence.receive(BOB, vec![state(10, 1, "{}"), state(20, 1, "{}")]), vec![]);
-        assert_eq!(presence.receive(BOB, vec![state(10, 1, "null")]), vec![]);
-        assert_eq!(presence.receive(BOB, vec![state(10, 9, r#"{"forged":1}"#)]), vec![]);
+        assert_eq!(presence.receive(BOB, vec![state(10, 1, "{}"), state(20, 1, "{}")], NOW), vec![]);
+        assert_eq!(presence.receive(BOB, vec![state(10, 1, "null")], NOW), vec![]);
+        assert_eq!(presence.receive(BOB, vec![state(10, 9, r#"{"forged":1}"#)], NOW), vec![]);
         assert_eq!(presence.everybody().len(), 2);
     }
 
     #[test]
     fn a_client_that_leaves_is_gone_once() {
         let mut presence = both_here();
-        assert_eq!(presence.receive(ALICE, vec![state(10, 2, "null")]), vec![state(10, 2, "null")]);
-        assert_eq!(presence.receive(ALICE, vec![state(10, 2, "null")]), vec![]);
+        assert_eq!(presence.receive(ALICE, vec![state(10, 2, "null")], NOW), vec![state(10, 2, "null")]);
+        assert_eq!(presence.receive(ALICE, vec![state(10, 2, "null")], NOW), vec![]);
         assert_eq!(presence.remove(ALICE), vec![]);
         assert_eq!(presence.remove(BOB), vec![state(20, 1, "null")]);
         assert!(presence.everybody().is_empty());
@@ -212,7 +231,7 @@ mod tests {
     #[test]
     fn a_client_that_comes_back_takes_itself_over_at_an_equal_clock() {
         let mut presence = both_here();
-        assert_eq!(presence.receive(ALICE_AGAIN, vec![state(10, 1, "{}")]), vec![]);
+        assert_eq!(presence.receive(ALICE_AGAIN, vec![state(10, 1, "{}")], NOW), vec![]);
         assert_eq!(presence.remove(ALICE), vec![], "the old session owns nobody any more");
         assert_eq!(presence.newest(10, 0), state(10, 1, "{}"));
         assert_eq!(presence.remove(ALICE_AGAIN), vec![state(10, 1, "null")]);
@@ -223,8 +242,19 @@ mod tests {
         let mut presence = both_here();
         let silent = SessionId(4);
         // A client without a state of its own sends back what it hears, as its first frame.
-        presence.receive(silent, vec![state(10, 1, "{}")]);
-        assert_eq!(presence.receive(ALICE, vec![state(10, 2, "{}")]), vec![state(10, 2, "{}")]);
+        presence.receive(silent, vec![state(10, 1, "{}")], NOW);
+        assert_eq!(presence.receive(ALICE, vec![state(10, 2, "{}")], NOW), vec![state(10, 2, "{}")]);
         assert_eq!(presence.remove(silent), vec![]);
+    }
+
+    #[test]
+    fn who_says_nothing_for_half_a_minute_is_gone() {
+        let mut presence = both_here();
+        let second = Duration::from_secs(1);
+        presence.receive(BOB, vec![state(20, 2, "{}")], 20 * second);
+        assert_eq!(presence.expire(29 * second), vec![]);
+        assert_eq!(presence.expire(30 * second), vec![state(10, 1, "null")]);
+        assert_eq!(presence.expire(50 * second), vec![state(20, 2, "null")]);
+        assert!(presence.is_empty());
     }
 }

@@ -44,8 +44,9 @@ pub struct Saver {
     waiting_from: HashMap<ClientId, Clock>,
     /// Whether more waited than may: then `waiting` has not all of it, and the document is asked.
     dropped: bool,
-    /// How often something was noted.
+    /// How often something was noted, and how much of that is saved.
     noted: u64,
+    saved: u64,
     append: Option<Append>,
     log: LogSize,
     compaction: Option<Answer<Compacted>>,
@@ -92,6 +93,7 @@ impl Saver {
             waiting_from: HashMap::new(),
             dropped: false,
             noted: 0,
+            saved: 0,
             append: None,
             log,
             compaction: None,
@@ -118,6 +120,11 @@ impl Saver {
     /// The number of the last note: what is here now is saved when that one is reported.
     pub fn noted(&self) -> u64 {
         self.noted
+    }
+
+    /// The number through which everything is saved.
+    pub fn saved(&self) -> u64 {
+        self.saved
     }
 
     /// Whether nothing waits and nothing is under way.
@@ -193,20 +200,18 @@ impl Saver {
         Ok(())
     }
 
-    /// Waits for the backend, for ever where nothing is under way, and returns the number through which
-    /// everything is saved when that has changed.
-    pub async fn progress(&mut self) -> Option<u64> {
+    /// Waits until the backend has answered something; for ever where nothing is under way.
+    pub async fn progress(&mut self) {
         tokio::select! {
             answer = next(self.append.as_mut().map(|append| &mut append.answer)) => self.appended(answer),
             answer = next(self.compaction.as_mut()) => {
                 self.compaction = None;
                 self.compacted(answer);
-                None
             }
         }
     }
 
-    fn appended(&mut self, answer: Result<Position, BackendError>) -> Option<u64> {
+    fn appended(&mut self, answer: Result<Position, BackendError>) {
         let append = self.append.as_mut().expect("an answer comes to an append that is under way");
         match answer {
             Ok(position) => {
@@ -216,7 +221,8 @@ impl Saver {
                 self.log.through = position;
                 self.log.records += 1;
                 self.log.bytes += append.record.len();
-                self.append.take().map(|append| append.through)
+                self.saved = append.through;
+                self.append = None;
             }
             Err(error) => {
                 if append.failures == 0 {
@@ -229,7 +235,6 @@ impl Saver {
                     sleep(RETRY).await;
                     backend.append(&name, record).await
                 });
-                None
             }
         }
     }
@@ -275,5 +280,9 @@ pub fn open(stored: &Stored) -> Result<(Document, LogSize), String> {
         log.records += 1;
         log.bytes += bytes.len();
     }
-    Ok((Document::load(&updates).map_err(|error| error.to_string())?, log))
+    let mut document = Document::load(&updates).map_err(|error| error.to_string())?;
+    for update in &stored.set_aside {
+        document.set_aside(update);
+    }
+    Ok((document, log))
 }

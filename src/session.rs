@@ -6,6 +6,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use tokio::time::sleep_until;
+
 use crate::{
     actor::{DocumentHandle, Gone},
     end::End,
@@ -37,8 +39,11 @@ impl Session {
         self.id
     }
 
-    /// Gives what the client says to the document.
+    /// Gives what the client says to the document; waits where the session has used more than its share.
     pub async fn receive(&self, message: Message) -> Result<(), End> {
+        if let Some(until) = self.outbox.rests_until() {
+            sleep_until(until).await;
+        }
         self.document.receive(self.id, message).await.map_err(|Gone| End::Reopening)
     }
 

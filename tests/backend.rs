@@ -25,7 +25,7 @@ use futures_util::{
 };
 use quire::{
     backend::{
-        Backend, BackendError, Position, Stored,
+        Backend, BackendError, MAX_SET_ASIDE, Position, Stored,
         embedded::{Embedded, Obstacle, OpenError},
     },
     name::DocumentName,
@@ -50,6 +50,7 @@ macro_rules! keeps_the_promise {
             a_late_compaction_does_not_undo_a_newer_one
             a_compaction_ahead_of_its_time_does_not_hide_later_records
             a_load_sees_no_state_within_a_compaction
+            the_newest_of_what_is_set_aside_are_kept
             many_documents_at_once_do_not_mix
             every_record_comes_back_as_it_was
             every_name_is_its_own_document
@@ -81,7 +82,7 @@ async fn records_keep_their_order(store: &impl Store) {
         log.push((append(&*backend, "essay", record.clone()).await, record));
     }
     assert!(log.is_sorted_by(|(earlier, _), (later, _)| earlier < later), "positions grow: {log:?}");
-    assert_eq!(load(&*backend, "essay").await, Stored { snapshot: None, log });
+    assert_eq!(load(&*backend, "essay").await, Stored { log, ..Stored::default() });
 }
 
 async fn records_survive_reopening(store: &impl Store) {
@@ -180,6 +181,21 @@ async fn a_load_sees_no_state_within_a_compaction(store: &impl Store) {
     assert_eq!(last_number(&load(&*backend, "essay").await), 200);
 }
 
+async fn the_newest_of_what_is_set_aside_are_kept(store: &impl Store) {
+    let backend = store.open().await;
+    append(&*backend, "essay", "1").await;
+    let updates: Vec<_> = (0..MAX_SET_ASIDE + 2).map(|number| Bytes::from(number.to_string())).collect();
+    for update in &updates {
+        backend.set_aside(&name("essay"), update.clone(), "it broke the engine".to_owned()).await.unwrap();
+    }
+    backend.close().await.unwrap();
+    let backend = store.open().await;
+    let stored = load(&*backend, "essay").await;
+    assert_eq!(stored.set_aside, updates[2..]);
+    assert_eq!(texts(&stored), ["1"]);
+    assert_eq!(load(&*backend, "poem").await, Stored::default());
+}
+
 async fn many_documents_at_once_do_not_mix(store: &impl Store) {
     let backend = store.open().await;
     let names: Vec<_> = (0..1_500).map(|number| format!("document {number}")).collect();
@@ -206,7 +222,7 @@ async fn every_record_comes_back_as_it_was(store: &impl Store) {
     compact(&*backend, "essay", log[3].0, records[3].clone()).await;
     assert!(load(&*backend, "essay").await.snapshot.unwrap() == records[3], "the large snapshot differs");
     compact(&*backend, "essay", log[3].0, "").await;
-    assert_eq!(load(&*backend, "essay").await, Stored { snapshot: Some(Bytes::new()), log: vec![] });
+    assert_eq!(load(&*backend, "essay").await, Stored { snapshot: Some(Bytes::new()), ..Stored::default() });
 }
 
 async fn every_name_is_its_own_document(store: &impl Store) {

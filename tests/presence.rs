@@ -22,21 +22,25 @@ async fn joined(server: &TestServer, client: u64) -> Raw {
 #[tokio::test]
 async fn a_late_joiner_sees_everyone_at_once() {
     let server = TestServer::start().await;
-    let mut alice = joined(&server, 10).await;
+    let _alice = joined(&server, 10).await;
     let mut bob = joined(&server, 20).await;
-    bob.send([3]).await;
-    let mut seen = 0;
-    while seen < 2 {
-        if let Message::Awareness(states) = bob.hears().await {
-            seen = seen.max(states.len());
-        }
-    }
+    sees(&mut bob, 2).await;
     let mut carol = Raw::connect(&server, "letter").await;
     assert!(matches!(carol.hears().await, Message::SyncStep1(_)));
     let Message::Awareness(mut states) = carol.hears().await else { panic!("nobody is shown") };
     states.sort_by_key(|state| state.client);
     assert_eq!(states.iter().map(|state| state.client).collect::<Vec<_>>(), [10, 20]);
-    alice.send([3]).await;
+}
+
+/// Asks who is here until there are so many.
+async fn sees(raw: &mut Raw, count: usize) {
+    let mut here = 0;
+    while here < count {
+        raw.send([3]).await;
+        if let Message::Awareness(states) = raw.hears().await {
+            here = here.max(states.len());
+        }
+    }
 }
 
 #[tokio::test]
@@ -45,13 +49,7 @@ async fn who_says_goodbye_is_gone_at_once_and_who_is_cut_off_within_three_second
     let mut alice = joined(&server, 10).await;
     let mut bob = joined(&server, 20).await;
     let carol = joined(&server, 30).await;
-    let mut here = 1;
-    while here < 3 {
-        alice.send([3]).await;
-        if let Message::Awareness(states) = alice.hears().await {
-            here = here.max(states.len());
-        }
-    }
+    sees(&mut alice, 3).await;
     let start = Instant::now();
     bob.says_who_is_here(&[state(20, 2, "null")]).await;
     is_told_of(&mut alice, state(20, 2, "null")).await;

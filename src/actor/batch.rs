@@ -14,9 +14,18 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) news: Vec<(SessionId, News)>,
+    /// Bytes of the news.
+    pub(super) bytes: usize,
     pub(super) presence: Vec<(SessionId, Vec<State>)>,
     /// For sessions that wait for "saved": what they get when this batch is saved.
     pub(super) held: Vec<(SessionId, Arc<Outgoing>)>,
+}
+
+impl Batch {
+    pub(super) fn note(&mut self, from: SessionId, news: News) {
+        self.bytes += news.update.len();
+        self.news.push((from, news));
+    }
 }
 
 pub(super) fn question(state_vector: &StateVector) -> Arc<Outgoing> {

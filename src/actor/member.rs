@@ -2,8 +2,10 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use tokio::time::Instant;
 use tracing::warn;
 
+use super::budget::Budget;
 use crate::{
     end::End,
     guard::Rest,
@@ -28,6 +30,7 @@ pub(super) struct Member {
     pub(super) asked: bool,
     /// The part of its last sync step 2 that needs what is missing here.
     pub(super) aside: Option<Rest>,
+    pub(super) budget: Budget,
 }
 
 /// A session's outbox; when the actor lets go of it, however that comes, the session ends.
@@ -42,7 +45,8 @@ impl Drop for MemberOutbox {
 impl Member {
     pub(super) fn new(outbox: MemberOutbox, echo_saved: bool) -> Self {
         // The greeting asks already.
-        Self { outbox, echo_saved, held: VecDeque::new(), held_bytes: 0, asked: true, aside: None }
+        let budget = Budget::new(Instant::now());
+        Self { outbox, echo_saved, held: VecDeque::new(), held_bytes: 0, asked: true, aside: None, budget }
     }
 
     pub(super) fn keep_aside(&mut self, rest: Rest) {

@@ -36,6 +36,11 @@ const SCHEMA: &str = "
         document INTEGER NOT NULL, position INTEGER NOT NULL, record BLOB NOT NULL,
         PRIMARY KEY (document, position)
     ) STRICT, WITHOUT ROWID;
+    CREATE TABLE set_aside (
+        id INTEGER PRIMARY KEY, document INTEGER NOT NULL, time TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,
+        reason TEXT NOT NULL, data BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX set_aside_document ON set_aside (document);
     PRAGMA user_version = 1;";
 
 /// Documents that are read at once. More would wait for the same disk.
@@ -144,6 +149,11 @@ impl Backend for Embedded {
         Box::pin(async move { compacted.await.map(|_| ()) })
     }
 
+    fn set_aside(&self, name: &DocumentName, update: Bytes, reason: String) -> Answer<()> {
+        let set_aside = self.ask(name, Change::SetAside { update, reason });
+        Box::pin(async move { set_aside.await.map(|_| ()) })
+    }
+
     fn close(&self) -> Answer<()> {
         let (requests, readers) = (self.requests.clone(), self.readers.clone());
         let mut writing = self.writing.clone();
@@ -205,7 +215,13 @@ fn read(connection: &mut Connection, name: &DocumentName) -> rusqlite::Result<St
             Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, Vec<u8>>(1)?.into()))
         })?
         .collect::<Result<_, _>>()?;
-    Ok(Stored { snapshot: snapshot.map(Bytes::from), log })
+    let set_aside = view
+        .prepare_cached(
+            "SELECT data FROM set_aside JOIN document ON document.id = document WHERE name = ?1 ORDER BY set_aside.id",
+        )?
+        .query_map([name.as_str()], |row| Ok(row.get::<_, Vec<u8>>(0)?.into()))?
+        .collect::<Result<_, _>>()?;
+    Ok(Stored { snapshot: snapshot.map(Bytes::from), log, set_aside })
 }
 
 fn store_error(error: rusqlite::Error) -> BackendError {

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::store_error;
 use crate::{
-    backend::{BackendError, Position},
+    backend::{BackendError, MAX_SET_ASIDE, Position},
     name::DocumentName,
 };
 
@@ -43,6 +43,7 @@ pub(super) struct Write {
 pub(super) enum Change {
     Append(Bytes),
     Compact { through: Position, snapshot: Bytes },
+    SetAside { update: Bytes, reason: String },
 }
 
 /// The thread that writes.
@@ -131,6 +132,7 @@ impl Change {
         match self {
             Self::Append(record) => record.len(),
             Self::Compact { snapshot, .. } => snapshot.len(),
+            Self::SetAside { update, .. } => update.len(),
         }
     }
 }
@@ -167,6 +169,18 @@ impl Write {
                     .prepare_cached("DELETE FROM log WHERE document = ?1 AND position <= ?2")?
                     .execute([document, through])?;
                 Ok(through.cast_unsigned())
+            }
+            Change::SetAside { update, reason } => {
+                database
+                    .prepare_cached("INSERT INTO set_aside (document, reason, data) VALUES (?1, ?2, ?3)")?
+                    .execute((document, reason, &update[..]))?;
+                database
+                    .prepare_cached(
+                        "DELETE FROM set_aside WHERE document = ?1 AND id NOT IN
+                         (SELECT id FROM set_aside WHERE document = ?1 ORDER BY id DESC LIMIT ?2)",
+                    )?
+                    .execute((document, MAX_SET_ASIDE))?;
+                Ok(last.cast_unsigned())
             }
         }
     }
