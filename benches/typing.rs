@@ -1,6 +1,7 @@
 //! What it costs to type a whole paper: the 259,778 edits of `automerge-paper` through one connection to the
 //! real server, one update per edit and one frame per update. Prints CPU microseconds per edit in ten parts
-//! of the paper (they must not grow), at full speed and at the pace of a busy document, and the start time.
+//! of the paper (they must not grow), at full speed and at the pace of a busy document, the start time, and
+//! what the guard takes of it.
 //!
 //! `cargo bench --bench typing`
 
@@ -12,7 +13,12 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use quire::protocol;
+use quire::{
+    document::Document,
+    guard::{Guard, Ready},
+    protocol,
+    update::Update,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -81,7 +87,7 @@ impl Drop for Quire {
     }
 }
 
-/// The paper's edits as the frames of a client, and its text in the end.
+/// The paper's edits as updates, and its text in the end.
 fn paper() -> (Vec<Bytes>, String) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/traces/automerge-paper.json.gz");
     let mut json = String::new();
@@ -91,17 +97,44 @@ fn paper() -> (Vec<Bytes>, String) {
     let trace: Value = serde_json::from_str(&json).expect("JSON");
     let doc = Doc::with_options(Options { offset_kind: OffsetKind::Utf16, ..Options::default() });
     let text = doc.get_or_insert_text("text");
-    let mut frames = Vec::new();
+    let mut updates = Vec::new();
     for transaction in trace["txns"].as_array().expect("transactions") {
         for patch in transaction["patches"].as_array().expect("patches") {
             let number = |index: usize| patch[index].as_u64().expect("a number") as u32;
             let mut transaction = doc.transact_mut();
             text.remove_range(&mut transaction, number(0), number(1));
             text.insert(&mut transaction, number(0), patch[2].as_str().expect("text"));
-            frames.push(protocol::update(&transaction.encode_update_v1()));
+            updates.push(transaction.encode_update_v1().into());
         }
     }
-    (frames, trace["endContent"].as_str().expect("text").to_owned())
+    (updates, trace["endContent"].as_str().expect("text").to_owned())
+}
+
+/// Takes the paper in without a server: past the guard alone, and into a whole document. Medians of five.
+fn take_in(updates: &[Bytes]) {
+    let median = |round: &dyn Fn()| {
+        let mut times = [0.0; 5].map(|_: f64| {
+            let start = Instant::now();
+            round();
+            start.elapsed().as_secs_f64() * 1e6 / updates.len() as f64
+        });
+        times.sort_unstable_by(f64::total_cmp);
+        times[2]
+    };
+    let guard = median(&|| {
+        let mut guard = Guard::default();
+        for update in updates {
+            let update = Update::read(update).expect("a good update");
+            assert_eq!(guard.admit(&update).expect("a good update").ready, Ready::Whole);
+        }
+    });
+    let document = median(&|| {
+        let mut document = Document::default();
+        for update in updates {
+            assert!(document.receive(update.clone()).expect("a good update").news.is_some());
+        }
+    });
+    println!("taking in an edit: {document:.2} microseconds, of which the guard {guard:.2}");
 }
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -158,7 +191,9 @@ async fn type_at_a_pace(quire: &Quire, frames: &[Bytes]) {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    let (frames, end) = paper();
+    let (updates, end) = paper();
+    take_in(&updates);
+    let frames: Vec<Bytes> = updates.iter().map(|update| protocol::update(update)).collect();
     let mut starts: Vec<Duration> = (0..9).map(|_| Quire::start().1).collect();
     starts.sort_unstable();
     println!("start to first connection: {:.1?} (median of {})", starts[starts.len() / 2], starts.len());

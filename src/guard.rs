@@ -23,7 +23,8 @@ use crate::{
 /// What one document knows.
 #[derive(Debug, Default)]
 pub struct Guard {
-    clients: HashMap<ClientId, Known>,
+    /// Sorted, because that is fast for the few clients of most documents, and no choice of ids makes it slow.
+    clients: BTreeMap<ClientId, Known>,
     holders: Interned<Holder>,
     keys: Interned<Arc<str>>,
     roots: BTreeMap<Arc<str>, RootEvidence>,

@@ -189,10 +189,12 @@ impl<'a> Update<'a> {
 
     fn read_deletes(&mut self, reader: &mut Reader<'a>) -> Result<(), Malformed> {
         let clients = reader.count()?;
-        let mut seen = Vec::with_capacity(clients.min(1_024));
+        let mut seen = Vec::new();
         for _ in 0..clients {
             let client = reader.uint()?;
-            seen.push(client);
+            if clients > 1 {
+                seen.push(client);
+            }
             let mut last_end = 0;
             for _ in 0..reader.count()? {
                 let (clock, len) = (reader.uint()?, reader.uint()?);
@@ -244,8 +246,9 @@ impl<'a> Update<'a> {
     }
 }
 
-fn no_client_twice(clients: impl Iterator<Item = ClientId>) -> Result<(), Malformed> {
-    let mut clients: Vec<_> = clients.collect();
+fn no_client_twice(clients: impl ExactSizeIterator<Item = ClientId>) -> Result<(), Malformed> {
+    // Most updates have one client; they need no list.
+    let mut clients: Vec<_> = if clients.len() < 2 { Vec::new() } else { clients.collect() };
     clients.sort_unstable();
     match clients.windows(2).any(|pair| pair[0] == pair[1]) {
         true => Err(Malformed::Rule("a client is listed twice")),

@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    ops::Range,
     sync::Arc,
 };
 
@@ -238,10 +237,27 @@ impl<'g, 'u> Entry<'g, 'u> {
     }
 
     pub(super) fn finish(self) -> Admitted {
-        let (update, guard) = (self.update, self.guard);
+        let Self { update, guard, sections, .. } = &self;
+        let adds = update.sections.iter().zip(sections);
+        let adds: Vec<_> =
+            adds.filter_map(|(section, entry)| Some((section.client, entry.added?.1))).collect();
+        let all_in =
+            update.sections.iter().zip(sections).all(|(section, entry)| entry.cursor == section.blocks.end)
+                && update.deletes.iter().all(|(client, range)| range.end <= guard.next_clock(*client))
+                && update.blocks.iter().all(|block| block.content != Content::Skip);
+        if !all_in {
+            return self.finish_in_parts(adds);
+        }
+        let ready = if adds.is_empty() && update.deletes.is_empty() { Ready::Nothing } else { Ready::Whole };
+        Admitted { ready, rest: None, adds }
+    }
+
+    /// Cuts the update into what was let in and what was not.
+    fn finish_in_parts(self, adds: Vec<(ClientId, Clock)>) -> Admitted {
+        let Self { update, guard, sections, .. } = self;
         let mut ready_deletes = Vec::new();
         let mut rest_deletes = Vec::new();
-        let mut needs: Vec<Id> = self.sections.iter().filter_map(|section| section.needs).collect();
+        let mut needs: Vec<Id> = sections.iter().filter_map(|section| section.needs).collect();
         for (client, range) in &update.deletes {
             let next = guard.next_clock(*client);
             if range.start < next {
@@ -253,26 +269,17 @@ impl<'g, 'u> Entry<'g, 'u> {
                 rest_deletes.push((*client, missing..range.end));
             }
         }
-        let with_section = || update.sections.iter().zip(&self.sections);
-        let added: Vec<Range<usize>> = with_section()
-            .map(|(_, entry)| entry.added.map_or(0..0, |(first, _)| first..entry.cursor))
-            .collect();
-        let left: Vec<Range<usize>> = with_section()
-            .map(|(section, entry)| {
-                let hole =
-                    update.blocks.get(entry.cursor).is_some_and(|block| block.content == Content::Skip);
-                entry.cursor + usize::from(hole && entry.cursor < section.blocks.end)..section.blocks.end
-            })
-            .collect();
-        let rest = update.part(&left, &rest_deletes).map(|update| Rest { update, needs });
-        let whole = rest.is_none() && update.blocks.iter().all(|block| block.content != Content::Skip);
-        let ready = match added.iter().all(Range::is_empty) && ready_deletes.is_empty() {
-            true => Ready::Nothing,
-            false if whole => Ready::Whole,
-            false => update.part(&added, &ready_deletes).map_or(Ready::Nothing, Ready::Part),
-        };
-        let adds = with_section().filter_map(|(section, entry)| Some((section.client, entry.added?.1)));
-        Admitted { ready, rest, adds: adds.collect() }
+        let added = sections.iter().map(|entry| entry.added.map_or(0..0, |(first, _)| first..entry.cursor));
+        let left = update.sections.iter().zip(&sections).map(|(section, entry)| {
+            let left = entry.cursor..section.blocks.end;
+            // A hole at its beginning says nothing.
+            let hole = !left.is_empty() && update.blocks[left.start].content == Content::Skip;
+            left.start + usize::from(hole)..left.end
+        });
+        let ready =
+            update.part(&added.collect::<Vec<_>>(), &ready_deletes).map_or(Ready::Nothing, Ready::Part);
+        let rest = update.part(&left.collect::<Vec<_>>(), &rest_deletes);
+        Admitted { ready, rest: rest.map(|update| Rest { update, needs }), adds }
     }
 
     /// Forgets what this update taught.
