@@ -5,9 +5,11 @@
 //!
 //! `cargo bench --bench typing`
 
+mod quire_process;
+
 use std::{
-    io::{BufRead, BufReader, Read},
-    process::{Child, Command, Stdio},
+    io::Read,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -19,73 +21,15 @@ use quire::{
     protocol,
     update::Update,
 };
+use quire_process::{Quire, Socket, join};
 use serde_json::Value;
-use tempfile::TempDir;
-use tokio::net::TcpStream;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message as Frame};
+use tokio_tungstenite::tungstenite::Message as Frame;
 use yrs::{Doc, OffsetKind, Options, Text, Transact};
 
 const PARTS: usize = 10;
 /// Edits that are typed at a pace, and how many of them in a second.
 const PACED: usize = 10_000;
 const PACE: u32 = 2_000;
-
-struct Quire {
-    process: Child,
-    address: String,
-    _folder: TempDir,
-}
-
-impl Quire {
-    /// Starts the server on an empty folder, and tells how long it took until it answered.
-    fn start() -> (Self, Duration) {
-        let folder = TempDir::new().expect("a folder");
-        let start = Instant::now();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_quire"))
-            .args(["--listen", "127.0.0.1:0", "--data"])
-            .arg(folder.path())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the server's binary");
-        let log = BufReader::new(process.stderr.take().expect("a piped log"));
-        let mut lines = log.lines();
-        let line =
-            lines.find_map(|line| line.ok().filter(|line| line.contains("http://"))).expect("it listens");
-        // Somebody must read the log, or the server waits.
-        std::thread::spawn(move || lines.for_each(drop));
-        let address = line.split("http://").nth(1).and_then(|rest| rest.split_whitespace().next());
-        let address = address.expect("an address").to_owned();
-        std::net::TcpStream::connect(&address).expect("a connection");
-        (Self { process, address, _folder: folder }, start.elapsed())
-    }
-
-    /// User and system time of the process so far, in seconds (proc(5): fields 14 and 15, in hundredths).
-    fn cpu(&self) -> f64 {
-        let stat =
-            std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("it is running");
-        let after_name = stat.rsplit(')').next().expect("a name in parentheses");
-        let ticks = |field: usize| {
-            after_name.split_whitespace().nth(field - 3).and_then(|field| field.parse::<f64>().ok())
-        };
-        (ticks(14).expect("user time") + ticks(15).expect("system time")) / 100.0
-    }
-
-    fn memory_mb(&self) -> f64 {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it is running");
-        let line = status.lines().find(|line| line.starts_with("VmRSS")).expect("a resident size");
-        line.split_whitespace().nth(1).and_then(|kilobytes| kilobytes.parse::<f64>().ok()).expect("a number")
-            / 1024.0
-    }
-}
-
-impl Drop for Quire {
-    fn drop(&mut self) {
-        // An error: it has ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 /// The paper's edits as updates, and its text in the end.
 fn paper() -> (Vec<Bytes>, String) {
@@ -125,7 +69,7 @@ fn take_in(updates: &[Bytes]) {
         let mut guard = Guard::default();
         for update in updates {
             let update = Update::read(update).expect("a good update");
-            assert_eq!(guard.admit(&update).expect("a good update").ready, Ready::Whole);
+            assert_eq!(guard.admit(&update).expect("a good update").ready, Ready::Whole(Vec::new()));
         }
     });
     let document = median(&|| {
@@ -135,17 +79,6 @@ fn take_in(updates: &[Bytes]) {
         }
     });
     println!("taking in an edit: {document:.2} microseconds, of which the guard {guard:.2}");
-}
-
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-async fn join(quire: &Quire, document: &str) -> Socket {
-    let (socket, _) =
-        connect_async(format!("ws://{}/ws/{document}", quire.address)).await.expect("a connection");
-    if let MaybeTlsStream::Plain(stream) = socket.get_ref() {
-        stream.set_nodelay(true).expect("no delay");
-    }
-    socket
 }
 
 /// Waits until the server has taken in everything that was sent: it answers questions in their order.

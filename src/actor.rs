@@ -206,7 +206,7 @@ impl Actor {
             // Nobody's own: everybody hears of it.
             batch.presence.push((NOBODY, self.presence.expire(now - self.start)));
         }
-        self.tell_others(batch)?;
+        self.tell_others(batch);
         if !self.members.is_empty() || !self.saver.is_idle() || self.rest_at > now {
             return Ok(false);
         }
@@ -219,7 +219,7 @@ impl Actor {
         let mut batch = Batch::default();
         let received = self.take_in(mail, &mut batch);
         // Also where the engine failed: what came in before that is as good as ever.
-        self.tell_others(batch)?;
+        self.tell_others(batch);
         received
     }
 
@@ -238,7 +238,7 @@ impl Actor {
                 Mail::Stop => {}
             }
             if batch.bytes > BATCH_BYTES {
-                self.tell_others(mem::take(batch))?;
+                self.tell_others(mem::take(batch));
             }
         }
         self.offer_again(batch)
@@ -409,25 +409,26 @@ impl Actor {
     }
 
     /// Tells everybody what a batch brought, and the backend.
-    fn tell_others(&mut self, batch: Batch) -> Result<(), UpdateError> {
+    fn tell_others(&mut self, batch: Batch) {
         if !batch.news.is_empty() {
             let senders: HashSet<SessionId> = batch.news.iter().map(|(from, _)| *from).collect();
-            let all = merge(batch.news.iter().map(|(_, news)| news))?;
-            let frame = Arc::new(edits(&all));
+            let all = merge(batch.news.iter().map(|(_, news)| news));
+            let frames: Vec<_> = all.iter().map(|news| Arc::new(edits(news))).collect();
             for (session, member) in &self.members {
                 match senders.contains(session) {
-                    false => member.outbox.0.push(&frame),
                     true if senders.len() == 1 => {}
                     // Its own edits among those of others do no harm, unless it takes them for "saved".
-                    true if !member.echo_saved => member.outbox.0.push(&frame),
-                    true => {
+                    true if member.echo_saved => {
                         let others = batch.news.iter().filter(|(from, _)| from != session);
-                        let others = merge(others.map(|(_, news)| news))?;
-                        member.outbox.0.push(&Arc::new(edits(&others)));
+                        let others = merge(others.map(|(_, news)| news));
+                        others.iter().for_each(|news| member.outbox.0.push(&Arc::new(edits(news))));
                     }
+                    _ => frames.iter().for_each(|frame| member.outbox.0.push(frame)),
                 }
             }
-            self.saver.note(all.update, &all.adds);
+            for News { update, adds } in all {
+                self.saver.note(update, &adds);
+            }
         }
         if !batch.held.is_empty() {
             let through = self.saver.noted();
@@ -439,7 +440,6 @@ impl Actor {
             self.release_saved();
         }
         self.tell_presence(batch.presence);
-        Ok(())
     }
 
     /// Tells everybody the newest state of each client that something was said about.

@@ -27,11 +27,6 @@ const UPDATES_PER_TRANSACTION: usize = 1_000;
 /// Clients in one update from outside. Integrating a chain of n clients costs yrs time that grows with n²:
 /// 4,096 in one place take a third of a second.
 const MAX_CLIENTS: usize = 4_096;
-/// Blocks, and deleted ranges, in one update from outside: reading a block takes a hundred bytes of memory.
-const MAX_BLOCKS: usize = 1_000_000;
-/// How many updates are merged at once, because merging costs time that grows with the square as well.
-const UPDATES_PER_MERGE: usize = 64;
-
 /// The document itself. After [`UpdateError::Broken`] it must be forgotten, not dropped and not used.
 #[derive(Debug)]
 pub struct Document {
@@ -141,27 +136,23 @@ impl Document {
         if !self.set_aside.is_empty() && self.set_aside.contains(&xxh3_128(&update)) {
             return Err(Malformed::Rule("it broke the document engine before, and was set aside").into());
         }
-        let read = Update::read(&update)?;
+        let read = Update::read_from_outside(&update)?;
         if read.sections.len() > MAX_CLIENTS {
             return Err(
                 Malformed::Rule("an update has edits of more than 4,096 clients: send it in parts").into()
             );
         }
-        if read.blocks.len() > MAX_BLOCKS || read.deletes.len() > MAX_BLOCKS {
-            return Err(Malformed::Rule(
-                "an update has more than a million blocks or deletions: send it in parts",
-            )
-            .into());
-        }
         let (ready, admitted) = self.let_in(&read)?;
         let mut received = Received { news: None, rest: admitted.rest };
-        let Some(ready) = ready else { return Ok(received) };
+        if ready.is_empty() {
+            return Ok(received);
+        }
         #[cfg(test)]
         contained(|| tests::break_if_told(&update))?;
-        if self.apply(vec![ready])? {
+        if self.apply(ready)? {
             let update = match admitted.ready {
-                Ready::Part(part) => part.into(),
-                Ready::Whole | Ready::Nothing => update,
+                Ready::Part(part, _) => part.into(),
+                Ready::Whole(_) | Ready::Nothing => update,
             };
             received.news = Some(News { update, adds: admitted.adds });
         }
@@ -169,18 +160,22 @@ impl Document {
     }
 
     /// Asks the guard; what it lets in is decoded, and must be applied.
-    fn let_in(&mut self, update: &Update<'_>) -> Result<(Option<yrs::Update>, Admitted), UpdateError> {
+    fn let_in(&mut self, update: &Update<'_>) -> Result<(Vec<yrs::Update>, Admitted), UpdateError> {
         // Before the guard learns it, so that an update that yrs cannot read leaves no trace.
         let whole = contained(|| yrs::Update::decode_v1(update.bytes()))?
             .map_err(|_| Malformed::Rule("the document engine cannot read it"))?;
         let admitted = self.guard.admit(update)?;
+        let decode = |bytes: &Vec<u8>| {
+            contained(|| yrs::Update::decode_v1(bytes))?
+                .map_err(|error| UpdateError::Broken(error.to_string()))
+        };
         let ready = match &admitted.ready {
-            Ready::Nothing => None,
-            Ready::Whole => Some(whole),
-            Ready::Part(part) => Some(
-                contained(|| yrs::Update::decode_v1(part))?
-                    .map_err(|error| UpdateError::Broken(error.to_string()))?,
-            ),
+            Ready::Nothing => Vec::new(),
+            Ready::Whole(steps) if steps.is_empty() => vec![whole],
+            Ready::Part(part, steps) if steps.is_empty() => vec![decode(part)?],
+            Ready::Whole(steps) | Ready::Part(_, steps) => {
+                steps.iter().map(decode).collect::<Result<_, _>>()?
+            }
         };
         Ok((ready, admitted))
     }
@@ -266,20 +261,6 @@ pub fn check_snapshot(snapshot: &[u8], fingerprint: u128) -> Result<(), LoadErro
         true => Ok(()),
         false => Err(wrong(UpdateError::Broken("a snapshot reads back as another document".to_owned()))),
     }
-}
-
-/// Makes one update of several, which must have been applied before, in this order.
-pub fn merge_updates(mut updates: Vec<Bytes>) -> Result<Bytes, UpdateError> {
-    while updates.len() > 1 {
-        let merge = |chunk: &[Bytes]| match chunk {
-            [only] => Ok(only.clone()),
-            several => contained(|| yrs::merge_updates_v1(several))?
-                .map(Bytes::from)
-                .map_err(|error| UpdateError::Broken(error.to_string())),
-        };
-        updates = updates.chunks(UPDATES_PER_MERGE).map(merge).collect::<Result<_, _>>()?;
-    }
-    Ok(updates.pop().unwrap_or_else(|| Bytes::from_static(yrs::Update::EMPTY_V1)))
 }
 
 /// Runs what uses yrs. A panic there says that its memory cannot be trusted any more.

@@ -102,10 +102,11 @@ pub struct Admitted {
 pub enum Ready {
     /// Nothing.
     Nothing,
-    /// The bytes as they came.
-    Whole,
-    /// These bytes.
-    Part(Vec<u8>),
+    /// The bytes as they came. Where they are many clients' edits, yrs must get them as these updates, in their
+    /// order; otherwise there are none.
+    Whole(Vec<Vec<u8>>),
+    /// These bytes, and the same.
+    Part(Vec<u8>, Vec<Vec<u8>>),
 }
 
 /// The part of an update that cannot be understood yet.

@@ -9,9 +9,9 @@ use crate::{
     update::{ClientId, Clock, Malformed},
 };
 
-/// The most clients that a state vector from outside may name. A document with more editing sessions than
-/// this is asked for as a whole: an empty state vector.
-pub const MAX_STATE_VECTOR_ENTRIES: usize = 10_000;
+/// The most clients that a state vector from outside may name: more than have edited any document of people,
+/// and read in milliseconds.
+pub const MAX_STATE_VECTOR_ENTRIES: usize = 100_000;
 
 /// For each client the first clock that one does not have; a client that is not listed stands at 0.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl StateVector {
         let mut reader = Reader::new(bytes);
         let count = reader.count()?;
         if count > MAX_STATE_VECTOR_ENTRIES {
-            return Err(Malformed::Rule("a state vector names more than 10,000 clients: send an empty one"));
+            return Err(Malformed::Rule("a state vector names more than 100,000 clients: send an empty one"));
         }
         let mut clocks = HashMap::with_capacity(count);
         for _ in 0..count {

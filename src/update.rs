@@ -3,7 +3,7 @@
 //!
 //! Source of the format: `UpdateEncoderV1` and the `Content…` classes of the npm package `yjs`.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use serde::de::IgnoredAny;
 
@@ -16,6 +16,10 @@ pub type Clock = u32;
 
 /// Clocks stay below this, so that no sum of two of them leaves the range of either implementation.
 pub const MAX_CLOCK: u64 = (1 << 31) - 2;
+/// Blocks, and deleted ranges, in one update from outside: reading them takes 50 bytes of memory each, and yrs takes more.
+const MAX_PARTS: usize = 500_000;
+/// Bytes of one update, so that places in it are small numbers.
+const MAX_BYTES: usize = u32::MAX as usize;
 /// How deep arrays and objects may nest in one value: yrs reads them recursively.
 const MAX_VALUE_DEPTH: u32 = 64;
 
@@ -72,31 +76,61 @@ pub enum Parent<'a> {
     Item(Id),
 }
 
-/// A run of content that was made in one go.
+/// A run of content that was made in one go. Small, because an update may have very many.
 #[derive(Debug, Clone)]
-pub struct Block<'a> {
+pub struct Block {
     /// Its first clock.
     pub clock: Clock,
     /// How many clocks it spans.
     pub len: u32,
     /// What it holds.
     pub content: Content,
-    /// What stood to its left when it was made.
-    pub origin: Option<Id>,
-    /// What stood to its right when it was made.
-    pub right_origin: Option<Id>,
-    /// Where it belongs, where the block says so itself.
-    pub parent: Option<Parent<'a>>,
-    /// The key under which it belongs, where the block says so itself.
-    pub key: Option<&'a str>,
+    origin: CompactId,
+    right_origin: CompactId,
+    /// Its place in the update's list of places, where it says itself where it belongs.
+    place: u32,
     /// The first byte after it, in the update.
-    end: usize,
+    end: u32,
 }
 
-impl Block<'_> {
+/// No place, and no clock.
+const NONE: u32 = u32::MAX;
+
+#[derive(Debug, Clone, Copy)]
+struct CompactId {
+    client: ClientId,
+    /// [`NONE`] where there is no id.
+    clock: Clock,
+}
+
+impl From<Id> for CompactId {
+    fn from(Id { client, clock }: Id) -> Self {
+        Self { client, clock }
+    }
+}
+
+impl CompactId {
+    const NONE: Self = Self { client: 0, clock: NONE };
+
+    fn get(self) -> Option<Id> {
+        (self.clock != NONE).then_some(Id { client: self.client, clock: self.clock })
+    }
+}
+
+impl Block {
     /// The first clock after it.
     pub fn end_clock(&self) -> Clock {
         self.clock + self.len
+    }
+
+    /// What stood to its left when it was made.
+    pub fn origin(&self) -> Option<Id> {
+        self.origin.get()
+    }
+
+    /// What stood to its right when it was made.
+    pub fn right_origin(&self) -> Option<Id> {
+        self.right_origin.get()
     }
 }
 
@@ -120,7 +154,9 @@ pub struct Update<'a> {
     /// One section per client.
     pub sections: Vec<Section>,
     /// The blocks of all sections.
-    pub blocks: Vec<Block<'a>>,
+    pub blocks: Vec<Block>,
+    /// Where blocks belong that say so themselves: parent and key.
+    places: Vec<(Parent<'a>, Option<&'a str>)>,
     /// What it deletes: per client sorted ranges of clocks that neither touch nor overlap backwards.
     pub deletes: Vec<(ClientId, Range<Clock>)>,
 }
@@ -139,13 +175,26 @@ pub enum Malformed {
 impl<'a> Update<'a> {
     /// Reads an update in one pass.
     pub fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        Self::read_limited(bytes, usize::MAX)
+    }
+
+    /// Reads an update that came from outside, and is refused where reading it takes too much memory.
+    pub fn read_from_outside(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        Self::read_limited(bytes, MAX_PARTS)
+    }
+
+    fn read_limited(bytes: &'a [u8], max_parts: usize) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
-        let mut update = Self { bytes, sections: Vec::new(), blocks: Vec::new(), deletes: Vec::new() };
+        if bytes.len() > MAX_BYTES {
+            return Err(Malformed::Rule("an update has more than 4 GiB"));
+        }
+        let mut update =
+            Self { bytes, sections: Vec::new(), blocks: Vec::new(), places: Vec::new(), deletes: Vec::new() };
         for _ in 0..reader.count()? {
-            update.read_section(&mut reader)?;
+            update.read_section(&mut reader, max_parts)?;
         }
         no_client_twice(update.sections.iter().map(|section| section.client))?;
-        update.read_deletes(&mut reader)?;
+        update.read_deletes(&mut reader, max_parts)?;
         match reader.remaining() {
             0 => Ok(update),
             _ => Err(Malformed::Rule(
@@ -159,7 +208,12 @@ impl<'a> Update<'a> {
         self.bytes
     }
 
-    fn read_section(&mut self, reader: &mut Reader<'a>) -> Result<(), Malformed> {
+    /// Where a block belongs and under which key, where it says so itself.
+    pub fn place(&self, block: &Block) -> Option<(Parent<'a>, Option<&'a str>)> {
+        self.places.get(block.place as usize).copied()
+    }
+
+    fn read_section(&mut self, reader: &mut Reader<'a>, max_parts: usize) -> Result<(), Malformed> {
         let count = reader.count()?;
         let client = reader.uint()?;
         let mut clock = reader.uint()?;
@@ -169,13 +223,16 @@ impl<'a> Update<'a> {
         }
         let section_clock = clock as Clock;
         for _ in 0..count {
-            let block = read_block(reader, clock as Clock)?;
+            let block = self.read_block(reader, clock as Clock)?;
             clock += u64::from(block.len);
             if block.len == 0 {
                 return Err(Malformed::Rule("a block has no content"));
             }
             if clock > MAX_CLOCK {
                 return Err(Malformed::Rule("a clock is beyond 2^31 - 2"));
+            }
+            if self.blocks.len() == max_parts {
+                return Err(Malformed::Rule("an update has more than 500,000 blocks: send it in parts"));
             }
             self.blocks.push(block);
         }
@@ -187,7 +244,50 @@ impl<'a> Update<'a> {
         Ok(())
     }
 
-    fn read_deletes(&mut self, reader: &mut Reader<'a>) -> Result<(), Malformed> {
+    fn read_block(&mut self, reader: &mut Reader<'a>, clock: Clock) -> Result<Block, Malformed> {
+        let info = reader.byte()?;
+        let mut block = Block {
+            clock,
+            len: 1,
+            content: Content::Gc,
+            origin: CompactId::NONE,
+            right_origin: CompactId::NONE,
+            place: NONE,
+            end: 0,
+        };
+        match info & CONTENT {
+            kind @ (0 | 10) => {
+                if info != kind {
+                    return Err(Malformed::Rule("a collected block has flags that it cannot have"));
+                }
+                block.content = if kind == 0 { Content::Gc } else { Content::Skip };
+                block.len = read_len(reader)?;
+            }
+            kind => {
+                if info & HAS_ORIGIN != 0 {
+                    block.origin = read_id(reader)?.into();
+                }
+                if info & HAS_RIGHT_ORIGIN != 0 {
+                    block.right_origin = read_id(reader)?.into();
+                }
+                if info & (HAS_ORIGIN | HAS_RIGHT_ORIGIN) == 0 {
+                    let parent = match reader.uint()? {
+                        0 => Parent::Item(read_id(reader)?),
+                        1 => Parent::Root(reader.text()?),
+                        _ => return Err(Malformed::Rule("a block's parent is neither a root nor a block")),
+                    };
+                    let key = if info & HAS_KEY != 0 { Some(reader.text()?) } else { None };
+                    block.place = self.places.len() as u32;
+                    self.places.push((parent, key));
+                }
+                (block.content, block.len) = read_content(reader, kind)?;
+            }
+        }
+        block.end = reader.position() as u32;
+        Ok(block)
+    }
+
+    fn read_deletes(&mut self, reader: &mut Reader<'a>, max_parts: usize) -> Result<(), Malformed> {
         let clients = reader.count()?;
         let mut seen = Vec::new();
         for _ in 0..clients {
@@ -206,6 +306,11 @@ impl<'a> Update<'a> {
                     return Err(Malformed::Rule("deleted ranges overlap or are not sorted"));
                 }
                 last_end = end;
+                if self.deletes.len() == max_parts {
+                    return Err(Malformed::Rule(
+                        "an update has more than 500,000 deleted ranges: send it in parts",
+                    ));
+                }
                 self.deletes.push((client, clock as Clock..end as Clock));
             }
         }
@@ -223,26 +328,96 @@ impl<'a> Update<'a> {
         let mut part = Vec::new();
         lib0::write_uint(&mut part, sections as u64);
         for (section, blocks) in kept() {
-            lib0::write_uint(&mut part, blocks.len() as u64);
-            lib0::write_uint(&mut part, section.client);
-            lib0::write_uint(&mut part, u64::from(self.blocks[blocks.start].clock));
-            let before = match blocks.start == section.blocks.start {
-                true => section.start,
-                false => self.blocks[blocks.start - 1].end,
-            };
-            part.extend_from_slice(&self.bytes[before..self.blocks[blocks.end - 1].end]);
+            self.write_blocks(section, blocks, &mut part);
         }
-        let by_client = || deletes.chunk_by(|a, b| a.0 == b.0);
-        lib0::write_uint(&mut part, by_client().count() as u64);
-        for ranges in by_client() {
-            lib0::write_uint(&mut part, ranges[0].0);
-            lib0::write_uint(&mut part, ranges.len() as u64);
-            for (_, range) in ranges {
-                lib0::write_uint(&mut part, u64::from(range.start));
-                lib0::write_uint(&mut part, u64::from(range.end - range.start));
+        write_deletes(deletes, &mut part);
+        Some(part)
+    }
+
+    /// Some blocks of one section, as an update of their own.
+    pub fn part_of_section(&self, section: usize, blocks: &Range<usize>) -> Vec<u8> {
+        let mut part = vec![1];
+        self.write_blocks(&self.sections[section], blocks, &mut part);
+        part.push(0);
+        part
+    }
+
+    fn write_blocks(&self, section: &Section, blocks: &Range<usize>, to: &mut Vec<u8>) {
+        lib0::write_uint(to, blocks.len() as u64);
+        lib0::write_uint(to, section.client);
+        lib0::write_uint(to, u64::from(self.blocks[blocks.start].clock));
+        to.extend_from_slice(self.bytes_of(section, blocks));
+    }
+
+    fn bytes_of(&self, section: &Section, blocks: &Range<usize>) -> &'a [u8] {
+        let start = match blocks.start == section.blocks.start {
+            true => section.start,
+            false => self.blocks[blocks.start - 1].end as usize,
+        };
+        &self.bytes[start..self.blocks[blocks.end - 1].end as usize]
+    }
+}
+
+/// Makes one update of several that were let in one after the other. It only moves blocks, so it can neither lose
+/// nor reorder anything. `None` where blocks overlap or leave a hole: those must be told one by one.
+pub fn merge(updates: &[Update<'_>]) -> Option<Vec<u8>> {
+    let mut blocks: BTreeMap<ClientId, Vec<(&Update<'_>, &Section, Range<usize>)>> = BTreeMap::new();
+    let mut deletes: BTreeMap<ClientId, Vec<Range<Clock>>> = BTreeMap::new();
+    for update in updates {
+        for section in &update.sections {
+            let before = blocks.entry(section.client).or_default();
+            let next = before.last().map(|(update, _, blocks)| update.blocks[blocks.end - 1].end_clock());
+            let known = |block: &Block| next.is_some_and(|next| block.end_clock() <= next);
+            let first = section.blocks.start + update.blocks[section.blocks.clone()].partition_point(known);
+            if first == section.blocks.end {
+                continue;
+            }
+            if next.is_some_and(|next| update.blocks[first].clock != next) {
+                return None;
+            }
+            before.push((update, section, first..section.blocks.end));
+        }
+        for (client, range) in &update.deletes {
+            deletes.entry(*client).or_default().push(range.clone());
+        }
+    }
+    let mut merged = Vec::new();
+    lib0::write_uint(&mut merged, blocks.len() as u64);
+    for (client, parts) in &blocks {
+        lib0::write_uint(&mut merged, parts.iter().map(|(_, _, blocks)| blocks.len() as u64).sum());
+        let (update, _, first) = &parts[0];
+        lib0::write_uint(&mut merged, *client);
+        lib0::write_uint(&mut merged, u64::from(update.blocks[first.start].clock));
+        for (update, section, blocks) in parts {
+            merged.extend_from_slice(update.bytes_of(section, blocks));
+        }
+    }
+    let mut ranges: Vec<(ClientId, Range<Clock>)> = Vec::new();
+    for (client, mut deleted) in deletes {
+        deleted.sort_unstable_by_key(|range| range.start);
+        for range in deleted {
+            match ranges.last_mut() {
+                Some((last, before)) if *last == client && range.start <= before.end => {
+                    before.end = range.end.max(before.end);
+                }
+                _ => ranges.push((client, range)),
             }
         }
-        Some(part)
+    }
+    write_deletes(&ranges, &mut merged);
+    Some(merged)
+}
+
+fn write_deletes(deletes: &[(ClientId, Range<Clock>)], to: &mut Vec<u8>) {
+    let by_client = || deletes.chunk_by(|a, b| a.0 == b.0);
+    lib0::write_uint(to, by_client().count() as u64);
+    for ranges in by_client() {
+        lib0::write_uint(to, ranges[0].0);
+        lib0::write_uint(to, ranges.len() as u64);
+        for (_, range) in ranges {
+            lib0::write_uint(to, u64::from(range.start));
+            lib0::write_uint(to, u64::from(range.end - range.start));
+        }
     }
 }
 
@@ -261,50 +436,6 @@ const CONTENT: u8 = 0x1f;
 const HAS_KEY: u8 = 0x20;
 const HAS_RIGHT_ORIGIN: u8 = 0x40;
 const HAS_ORIGIN: u8 = 0x80;
-
-fn read_block<'a>(reader: &mut Reader<'a>, clock: Clock) -> Result<Block<'a>, Malformed> {
-    let info = reader.byte()?;
-    let mut block = Block {
-        clock,
-        len: 1,
-        content: Content::Gc,
-        origin: None,
-        right_origin: None,
-        parent: None,
-        key: None,
-        end: 0,
-    };
-    match info & CONTENT {
-        kind @ (0 | 10) => {
-            if info != kind {
-                return Err(Malformed::Rule("a collected block has flags that it cannot have"));
-            }
-            block.content = if kind == 0 { Content::Gc } else { Content::Skip };
-            block.len = read_len(reader)?;
-        }
-        kind => {
-            if info & HAS_ORIGIN != 0 {
-                block.origin = Some(read_id(reader)?);
-            }
-            if info & HAS_RIGHT_ORIGIN != 0 {
-                block.right_origin = Some(read_id(reader)?);
-            }
-            if info & (HAS_ORIGIN | HAS_RIGHT_ORIGIN) == 0 {
-                block.parent = Some(match reader.uint()? {
-                    0 => Parent::Item(read_id(reader)?),
-                    1 => Parent::Root(reader.text()?),
-                    _ => return Err(Malformed::Rule("a block's parent is neither a root nor a block")),
-                });
-                if info & HAS_KEY != 0 {
-                    block.key = Some(reader.text()?);
-                }
-            }
-            (block.content, block.len) = read_content(reader, kind)?;
-        }
-    }
-    block.end = reader.position();
-    Ok(block)
-}
 
 fn read_id(reader: &mut Reader<'_>) -> Result<Id, Malformed> {
     let (client, clock) = (reader.uint()?, reader.uint()?);

@@ -3,11 +3,12 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
-    document::{News, UpdateError, merge_updates},
+    document::News,
     outbox::{Carries, Outgoing, note_first_clocks},
     presence::{SessionId, State},
     protocol,
     state_vector::StateVector,
+    update::{Update, merge as merge_updates},
 };
 
 /// What a batch of messages brought.
@@ -41,12 +42,17 @@ pub(super) fn presence(states: &[State]) -> Outgoing {
     Outgoing { frame: protocol::awareness(states), carries: Carries::Presence(carries) }
 }
 
-/// One piece of news of several.
-pub(super) fn merge<'a>(several: impl Iterator<Item = &'a News> + Clone) -> Result<News, UpdateError> {
-    let update = merge_updates(several.clone().map(|news| news.update.clone()).collect())?;
+/// As few pieces of news as say the same: one, in all but rare cases.
+pub(super) fn merge<'a>(several: impl Iterator<Item = &'a News> + Clone) -> Vec<News> {
+    let updates: Result<Vec<_>, _> = several.clone().map(|news| Update::read(&news.update)).collect();
+    let merged = match updates.expect("what was taken in was read before") {
+        updates if updates.len() > 1 => merge_updates(&updates),
+        _ => None,
+    };
+    let Some(merged) = merged else { return several.cloned().collect() };
     let mut first_clocks = HashMap::new();
     for news in several {
         note_first_clocks(&mut first_clocks, &news.adds);
     }
-    Ok(News { update, adds: first_clocks.into_iter().collect() })
+    vec![News { update: merged.into(), adds: first_clocks.into_iter().collect() }]
 }

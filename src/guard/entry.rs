@@ -3,12 +3,16 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    ops::Range,
     sync::Arc,
 };
 
 use super::{Admitted, Guard, Holder, Kind, Place, Ready, Rest, RootEvidence, Run};
 use crate::update::{Block, ClientId, Clock, Content, Id, Malformed, Parent, TypeKind, Update};
 
+/// With more sections than these, yrs gets what is let in step by step: in one update it follows their references
+/// with a stack that it searches again and again, and then calls itself once for each section.
+const MANY_SECTIONS: usize = 64;
 /// How deep shared types may nest: yrs walks them recursively.
 const MAX_TYPE_DEPTH: u32 = 100;
 
@@ -17,6 +21,8 @@ pub(super) struct Entry<'g, 'u> {
     guard: &'g mut Guard,
     update: &'u Update<'u>,
     sections: Vec<SectionEntry>,
+    /// What was let in, one after the other: blocks of a section. Only kept where there are many sections.
+    steps: Vec<(usize, Range<usize>)>,
     before: Before,
 }
 
@@ -49,7 +55,7 @@ impl<'g, 'u> Entry<'g, 'u> {
         });
         let sections = sections.collect();
         let before = Before { holders: guard.holders.len(), keys: guard.keys.len(), roots: None };
-        Self { guard, update, sections, before }
+        Self { guard, update, sections, steps: Vec::new(), before }
     }
 
     /// Lets in what stands on known ground, in whatever order the sections need each other.
@@ -69,6 +75,9 @@ impl<'g, 'u> Entry<'g, 'u> {
                 waiting.entry(*other).or_default().push(index);
             }
             if self.sections[index].cursor > start {
+                if let Some((first, _)) = self.sections[index].added {
+                    self.steps.push((index, first.max(start)..self.sections[index].cursor));
+                }
                 queue.extend(waiting.remove(&index).unwrap_or_default());
             }
         }
@@ -100,18 +109,18 @@ impl<'g, 'u> Entry<'g, 'u> {
     }
 
     /// What a block refers to and nobody knows yet.
-    fn missing(&self, client: ClientId, block: &Block<'_>, next: Clock) -> Result<Option<Id>, Malformed> {
+    fn missing(&self, client: ClientId, block: &Block, next: Clock) -> Result<Option<Id>, Malformed> {
         if block.content == Content::Skip {
             return Ok(Some(Id { client, clock: block.end_clock() - 1 }));
         }
         if block.clock > next {
             return Ok(Some(Id { client, clock: block.clock - 1 }));
         }
-        let parent = match block.parent {
-            Some(Parent::Item(id)) => Some(id),
+        let parent = match self.update.place(block) {
+            Some((Parent::Item(id), _)) => Some(id),
             _ => None,
         };
-        for id in [block.origin, block.right_origin, parent].into_iter().flatten() {
+        for id in [block.origin(), block.right_origin(), parent].into_iter().flatten() {
             if id.client == client && id.clock >= block.clock {
                 return Err(Malformed::Rule("a block refers to itself or to what its client made later"));
             }
@@ -123,15 +132,15 @@ impl<'g, 'u> Entry<'g, 'u> {
     }
 
     /// Where a block belongs: where it says, or where its neighbours do.
-    fn place(&mut self, block: &Block<'_>) -> Result<Option<Place>, Malformed> {
+    fn place(&mut self, block: &Block) -> Result<Option<Place>, Malformed> {
         if block.content == Content::Gc {
             return Ok(None);
         }
-        let Some(parent) = block.parent else {
+        let Some((parent, key)) = self.update.place(block) else {
             // yrs takes the parent of the left neighbour, or of the right one where the left was collected.
             let place_of =
                 |id| self.guard.run_at(id).expect("what a block refers to was found to be known").place;
-            let (left, right) = (block.origin.and_then(place_of), block.right_origin.and_then(place_of));
+            let (left, right) = (block.origin().and_then(place_of), block.right_origin().and_then(place_of));
             return match (left, right) {
                 (Some(left), Some(right)) if left != right => {
                     Err(Malformed::Rule("a block's neighbours belong to different parents or keys"))
@@ -155,7 +164,7 @@ impl<'g, 'u> Entry<'g, 'u> {
             }
         };
         let holder = self.guard.holders.index(holder);
-        let key = block.key.map(|key| self.guard.keys.index(key.into()));
+        let key = key.map(|key| self.guard.keys.index(key.into()));
         Ok(Some(Place { holder, key }))
     }
 
@@ -170,7 +179,7 @@ impl<'g, 'u> Entry<'g, 'u> {
     fn check(
         &mut self,
         client: ClientId,
-        block: &Block<'_>,
+        block: &Block,
         next: Clock,
         place: Option<Place>,
     ) -> Result<(), Malformed> {
@@ -185,7 +194,7 @@ impl<'g, 'u> Entry<'g, 'u> {
         }
         let Some(place) = place else { return Ok(()) };
         if place.key.is_some() {
-            if block.right_origin.is_some() || (block.len > 1 && block.content != Content::Deleted) {
+            if block.right_origin().is_some() || (block.len > 1 && block.content != Content::Deleted) {
                 return Err(Malformed::Rule(
                     "a block under a key has a right neighbour or more than one value",
                 ));
@@ -227,7 +236,7 @@ impl<'g, 'u> Entry<'g, 'u> {
         }
     }
 
-    fn learn(&mut self, client: ClientId, block: &Block<'_>, next: Clock, place: Option<Place>) {
+    fn learn(&mut self, client: ClientId, block: &Block, next: Clock, place: Option<Place>) {
         let known = self.guard.clients.entry(client).or_default();
         let kind = if place.is_some() { kind_of(block.content) } else { Kind::Gone };
         if known.runs.last().is_none_or(|last| last.place != place || last.kind != kind) {
@@ -248,13 +257,17 @@ impl<'g, 'u> Entry<'g, 'u> {
         if !all_in {
             return self.finish_in_parts(adds);
         }
-        let ready = if adds.is_empty() && update.deletes.is_empty() { Ready::Nothing } else { Ready::Whole };
+        let ready = match adds.is_empty() && update.deletes.is_empty() {
+            true => Ready::Nothing,
+            false if sections.len() > MANY_SECTIONS => Ready::Whole(self.in_steps(&update.deletes)),
+            false => Ready::Whole(Vec::new()),
+        };
         Admitted { ready, rest: None, adds }
     }
 
     /// Cuts the update into what was let in and what was not.
     fn finish_in_parts(self, adds: Vec<(ClientId, Clock)>) -> Admitted {
-        let Self { update, guard, sections, .. } = self;
+        let Self { update, guard, sections, .. } = &self;
         let mut ready_deletes = Vec::new();
         let mut rest_deletes = Vec::new();
         let mut needs: Vec<Id> = sections.iter().filter_map(|section| section.needs).collect();
@@ -270,16 +283,25 @@ impl<'g, 'u> Entry<'g, 'u> {
             }
         }
         let added = sections.iter().map(|entry| entry.added.map_or(0..0, |(first, _)| first..entry.cursor));
-        let left = update.sections.iter().zip(&sections).map(|(section, entry)| {
+        let left = update.sections.iter().zip(sections).map(|(section, entry)| {
             let left = entry.cursor..section.blocks.end;
             // A hole at its beginning says nothing.
             let hole = !left.is_empty() && update.blocks[left.start].content == Content::Skip;
             left.start + usize::from(hole)..left.end
         });
-        let ready =
-            update.part(&added.collect::<Vec<_>>(), &ready_deletes).map_or(Ready::Nothing, Ready::Part);
+        let ready = match update.part(&added.collect::<Vec<_>>(), &ready_deletes) {
+            None => Ready::Nothing,
+            Some(part) if sections.len() > MANY_SECTIONS => Ready::Part(part, self.in_steps(&ready_deletes)),
+            Some(part) => Ready::Part(part, Vec::new()),
+        };
         let rest = update.part(&left.collect::<Vec<_>>(), &rest_deletes);
         Admitted { ready, rest: rest.map(|update| Rest { update, needs }), adds }
+    }
+
+    /// What was let in as updates each of which stands on what was before it.
+    fn in_steps(&self, deletes: &[(ClientId, Range<Clock>)]) -> Vec<Vec<u8>> {
+        let blocks = self.steps.iter().map(|(section, blocks)| self.update.part_of_section(*section, blocks));
+        blocks.chain(self.update.part(&[], deletes)).collect()
     }
 
     /// Forgets what this update taught.

@@ -3,7 +3,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+pub mod inputs;
+
+use std::{net::SocketAddr, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use quire::{
@@ -276,11 +278,6 @@ pub fn insertion(doc: &Doc, at: u32, words: &str) -> Vec<u8> {
     let text = transaction.get_or_insert_text("text");
     text.insert(&mut transaction, at, words);
     transaction.encode_update_v1()
-}
-
-/// A file of `tests/data`.
-pub fn data(path: &str) -> Vec<u8> {
-    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(path)).unwrap()
 }
 
 /// Waits for something that must come.

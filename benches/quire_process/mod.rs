@@ -1,0 +1,86 @@
+//! The real server, as a process whose time and memory can be read.
+
+#![allow(dead_code, unreachable_pub, reason = "each benchmark uses its own part")]
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+/// A server process on a folder of its own.
+pub struct Quire {
+    process: Child,
+    /// Where it listens.
+    pub address: String,
+    _folder: TempDir,
+}
+
+impl Quire {
+    /// Starts the server on an empty folder, and tells how long it took until it answered.
+    pub fn start() -> (Self, Duration) {
+        let folder = TempDir::new().expect("a folder");
+        let start = Instant::now();
+        let mut process = Command::new(env!("CARGO_BIN_EXE_quire"))
+            .args(["--listen", "127.0.0.1:0", "--data"])
+            .arg(folder.path())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the server's binary");
+        let log = BufReader::new(process.stderr.take().expect("a piped log"));
+        let mut lines = log.lines();
+        let line =
+            lines.find_map(|line| line.ok().filter(|line| line.contains("http://"))).expect("it listens");
+        // Somebody must read the log, or the server waits.
+        std::thread::spawn(move || lines.for_each(drop));
+        let address = line.split("http://").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let address = address.expect("an address").to_owned();
+        std::net::TcpStream::connect(&address).expect("a connection");
+        (Self { process, address, _folder: folder }, start.elapsed())
+    }
+
+    /// User and system time of the process so far, in seconds (proc(5): fields 14 and 15, in hundredths).
+    pub fn cpu(&self) -> f64 {
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).expect("it is running");
+        let after_name = stat.rsplit(')').next().expect("a name in parentheses");
+        let ticks = |field: usize| {
+            after_name.split_whitespace().nth(field - 3).and_then(|field| field.parse::<f64>().ok())
+        };
+        (ticks(14).expect("user time") + ticks(15).expect("system time")) / 100.0
+    }
+
+    /// Resident memory of the process, in megabytes.
+    pub fn memory_mb(&self) -> f64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it is running");
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).expect("a resident size");
+        line.split_whitespace().nth(1).and_then(|kilobytes| kilobytes.parse::<f64>().ok()).expect("a number")
+            / 1024.0
+    }
+}
+
+impl Drop for Quire {
+    fn drop(&mut self) {
+        // An error: it has ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A client's WebSocket.
+pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Opens a document.
+pub async fn join(quire: &Quire, document: &str) -> Socket {
+    let (socket, _) =
+        connect_async(format!("ws://{}/ws/{document}", quire.address)).await.expect("a connection");
+    if let MaybeTlsStream::Plain(stream) = socket.get_ref() {
+        stream.set_nodelay(true).expect("no delay");
+    }
+    socket
+}
