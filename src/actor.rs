@@ -15,7 +15,9 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
+    runtime::{Handle, RuntimeFlavor},
     sync::mpsc,
+    task::{block_in_place, yield_now},
     time::{Instant, sleep_until, timeout},
 };
 use tracing::{debug, error, info};
@@ -40,8 +42,9 @@ use crate::{
 
 /// Messages that are taken in before everybody is told of them.
 const BATCH: usize = 256;
-/// Bytes of edits after which everybody is told without taking in more.
+/// Bytes of edits, and time, after which everybody is told before more is taken in.
 const BATCH_BYTES: usize = 256 * 1024;
+const BATCH_TIME: Duration = Duration::from_millis(5);
 /// How long a client that lost its socket is still shown, since most of them come back at once.
 const PRESENCE_GRACE: Duration = Duration::from_secs(2);
 /// How often presence is looked through for clients that have fallen silent.
@@ -102,7 +105,7 @@ pub struct Actor {
 impl Actor {
     /// An actor for a document that is not loaded yet, and the handle that reaches it.
     pub fn new(name: DocumentName, backend: Arc<dyn Backend>, idle: Duration) -> (DocumentHandle, Self) {
-        let (handle, mailbox) = DocumentHandle::new(name.clone());
+        let (handle, mailbox) = DocumentHandle::new();
         let actor = Self {
             saver: Saver::new(name.clone(), backend.clone(), LogSize::default()),
             name,
@@ -150,7 +153,8 @@ impl Actor {
 
     /// Serves the document until there is a reason to stop.
     pub async fn run(&mut self) -> Stopped {
-        let mut mail = Vec::with_capacity(BATCH);
+        let mut mail = VecDeque::with_capacity(BATCH);
+        let mut received = Vec::with_capacity(BATCH);
         loop {
             if let Err(broken) = self.saver.start(&self.document) {
                 return self.fail(broken).await;
@@ -160,22 +164,27 @@ impl Actor {
                 // Saved edits first: they are few, and people wait for them. Timers last: they can wait.
                 biased;
                 () = self.saver.progress() => self.release_saved(),
-                count = self.mailbox.recv_many(&mut mail, BATCH) => {
+                count = self.mailbox.recv_many(&mut received, BATCH) => {
+                    mail.extend(received.drain(..));
                     // No mail at all: not even the hub holds a handle any more.
                     let stop = count == 0 || mail.iter().any(|mail| matches!(mail, Mail::Stop));
-                    if let Err(broken) = self.receive(mail.drain(..)) {
-                        return self.fail(broken).await;
+                    while !mail.is_empty() {
+                        if let Err(broken) = beside_others(|| self.receive(&mut mail)) {
+                            return self.fail(broken).await;
+                        }
+                        yield_now().await;
                     }
                     if stop {
                         return self.stop().await;
                     }
                 }
-                () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {
-                    match self.ring() {
-                        Ok(true) => return Stopped::Idle,
-                        Ok(false) => {}
-                        Err(broken) => return self.fail(broken).await,
-                    }
+                () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
+            }
+            if self.timer().is_some_and(|at| at <= Instant::now()) {
+                match self.ring() {
+                    Ok(true) => return Stopped::Idle,
+                    Ok(false) => {}
+                    Err(broken) => return self.fail(broken).await,
                 }
             }
         }
@@ -199,7 +208,7 @@ impl Actor {
         let now = Instant::now();
         let mut batch = Batch::default();
         while let Some((_, session)) = self.lost.pop_front_if(|(at, _)| *at <= now) {
-            batch.presence.push((session, self.presence.remove(session)));
+            batch.presence.push((session, self.presence.remove(session, now - self.start)));
         }
         if self.look_through_at <= now {
             self.look_through_at = now + LOOK_THROUGH;
@@ -215,7 +224,7 @@ impl Actor {
     }
 
     /// Takes in what waited, and tells everybody once what came of it.
-    fn receive(&mut self, mail: impl Iterator<Item = Mail>) -> Result<(), UpdateError> {
+    fn receive(&mut self, mail: &mut VecDeque<Mail>) -> Result<(), UpdateError> {
         let mut batch = Batch::default();
         let received = self.take_in(mail, &mut batch);
         // Also where the engine failed: what came in before that is as good as ever.
@@ -223,8 +232,10 @@ impl Actor {
         received
     }
 
-    fn take_in(&mut self, mail: impl Iterator<Item = Mail>, batch: &mut Batch) -> Result<(), UpdateError> {
-        for mail in mail {
+    fn take_in(&mut self, mail: &mut VecDeque<Mail>, batch: &mut Batch) -> Result<(), UpdateError> {
+        let start = Instant::now();
+        while batch.bytes <= BATCH_BYTES && start.elapsed() < BATCH_TIME {
+            let Some(mail) = mail.pop_front() else { break };
             match mail {
                 Mail::Join { session, outbox, echo_saved } => self.join(session, outbox, echo_saved),
                 Mail::Receive { from, message, .. } => {
@@ -236,9 +247,6 @@ impl Actor {
                 Mail::Leave { session } => self.leave(session),
                 Mail::Read(look) => contained(|| look(Ok(&self.document)))?,
                 Mail::Stop => {}
-            }
-            if batch.bytes > BATCH_BYTES {
-                self.tell_others(mem::take(batch));
             }
         }
         self.offer_again(batch)
@@ -273,6 +281,13 @@ impl Actor {
         }
     }
 
+    fn refuse_session(&mut self, session: SessionId, end: End) {
+        if let Some(member) = self.members.get(&session) {
+            member.outbox.0.end(end);
+        }
+        self.leave(session);
+    }
+
     fn receive_message(
         &mut self,
         from: SessionId,
@@ -281,6 +296,9 @@ impl Actor {
     ) -> Result<(), UpdateError> {
         match message {
             Message::SyncStep1(since) => {
+                if let Some(member) = self.members.get_mut(&from) {
+                    member.has(since.iter());
+                }
                 let reply = self.step_2(since)?;
                 self.reply(from, reply, batch);
             }
@@ -293,7 +311,12 @@ impl Actor {
             Message::Update(update) => self.receive_update(from, update, false, batch)?,
             // Nobody is here without a session; one that has left brings nobody back.
             Message::Awareness(states) if self.members.contains_key(&from) => {
-                batch.presence.push((from, self.presence.receive(from, states, self.start.elapsed())));
+                match self.presence.receive(from, states, self.start.elapsed()) {
+                    Ok(news) => batch.presence.push((from, news)),
+                    Err(rule) => {
+                        self.refuse_session(from, End::Refused(format!("awareness refused: {rule}")))
+                    }
+                }
             }
             Message::Awareness(_) => {}
             Message::QueryAwareness => {
@@ -316,10 +339,7 @@ impl Actor {
             Ok(received) => received,
             Err(UpdateError::Refused(rule)) => {
                 info!(session = from.0, %rule, bytes = update.len(), "update refused");
-                if let Some(member) = self.members.get(&from) {
-                    member.outbox.0.end(End::Refused(format!("update refused: {rule}")));
-                }
-                self.leave(from);
+                self.refuse_session(from, End::Refused(format!("update refused: {rule}")));
                 return Ok(());
             }
             Err(broken) => {
@@ -329,13 +349,16 @@ impl Actor {
         };
         if let Some(news) = received.news.clone() {
             self.last_step_2 = None;
-            batch.note(from, news);
+            let fresh = !answers;
+            batch.note(from, fresh, news);
         }
         let Some(member) = self.members.get_mut(&from) else {
             // The session has left; what it sent before counts all the same.
             return Ok(());
         };
         if member.echo_saved && *update != *EMPTY_UPDATE {
+            let adds = received.news.iter().flat_map(|news| &news.adds);
+            member.has(adds.map(|(client, _)| (*client, self.document.next_clock(*client))));
             // Where nothing was news, all of it is here already.
             let own = match (received.news, &received.rest) {
                 (Some(news), _) => Some(news),
@@ -363,7 +386,9 @@ impl Actor {
                 Some((session, rest))
             });
             let Some((session, rest)) = ready else { return Ok(()) };
+            let start = Instant::now();
             self.receive_update(session, rest.update.into(), true, batch)?;
+            self.charge(session, start);
         }
     }
 
@@ -409,21 +434,28 @@ impl Actor {
     }
 
     /// Tells everybody what a batch brought, and the backend.
-    fn tell_others(&mut self, batch: Batch) {
+    fn tell_others(&mut self, mut batch: Batch) {
         if !batch.news.is_empty() {
-            let senders: HashSet<SessionId> = batch.news.iter().map(|(from, _)| *from).collect();
-            let all = merge(batch.news.iter().map(|(_, news)| news));
+            let senders: HashSet<SessionId> = batch.news.iter().map(|told| told.from).collect();
+            let all = merge(batch.news.iter());
             let frames: Vec<_> = all.iter().map(|news| Arc::new(edits(news))).collect();
             for (session, member) in &self.members {
-                match senders.contains(session) {
-                    true if senders.len() == 1 => {}
-                    // Its own edits among those of others do no harm, unless it takes them for "saved".
-                    true if member.echo_saved => {
-                        let others = batch.news.iter().filter(|(from, _)| from != session);
-                        let others = merge(others.map(|(_, news)| news));
-                        others.iter().for_each(|news| member.outbox.0.push(&Arc::new(edits(news))));
-                    }
-                    _ => frames.iter().for_each(|frame| member.outbox.0.push(frame)),
+                if member.echo_saved {
+                    // What it has made, or has already, it would take for "saved".
+                    let (held, now): (Vec<_>, Vec<_>) =
+                        batch.news.iter().partition(|told| member.waits_for(told));
+                    let now = if held.is_empty() && !senders.contains(session) {
+                        frames.clone()
+                    } else {
+                        let now = now.into_iter().filter(|told| told.from != *session);
+                        merge(now).iter().map(|news| Arc::new(edits(news))).collect()
+                    };
+                    now.iter().for_each(|frame| member.outbox.0.push(frame));
+                    let held = held.into_iter().filter(|told| told.from != *session);
+                    batch.held.extend(held.map(|told| (*session, Arc::new(edits(&told.news)))));
+                } else if senders.len() > 1 || !senders.contains(session) {
+                    // Among those of others its own edits do no harm.
+                    frames.iter().for_each(|frame| member.outbox.0.push(frame));
                 }
             }
             for News { update, adds } in all {
@@ -471,12 +503,16 @@ impl Actor {
         self.end_all(End::Stopping);
         let mut document = Some(mem::take(&mut self.document));
         let save = async {
-            while !self.saver.is_idle() {
-                self.saver.progress().await;
-                let started = document.as_ref().map(|document| self.saver.start(document));
-                if let Some(Err(_)) = started {
-                    mem::forget(document.take());
+            loop {
+                match &document {
+                    Some(known) if self.saver.start(known).is_err() => mem::forget(document.take()),
+                    Some(_) => {}
+                    None => self.saver.start_without_document(),
                 }
+                if self.saver.is_idle() {
+                    return;
+                }
+                self.saver.progress().await;
             }
         };
         if timeout(SAVE_AT_END, save).await.is_err() {
@@ -508,5 +544,13 @@ impl Actor {
         for (_, member) in self.members.drain() {
             member.outbox.0.end(end.clone());
         }
+    }
+}
+
+/// Does work that may take long for a large or a hostile update, so that other tasks do not wait for its thread.
+fn beside_others<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => block_in_place(work),
+        _ => work(),
     }
 }

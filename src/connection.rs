@@ -43,11 +43,17 @@ pub async fn serve(socket: WebSocket, session: Session) -> End {
 
 /// Ends a connection, and tells the client why.
 pub async fn close(mut socket: WebSocket, end: End) -> End {
-    if end != End::Left {
-        let close = CloseFrame { code: end.code(), reason: end.reason().into() };
-        // An error or a time-out: the client is gone, which is what was wanted.
-        let _ = timeout(CLOSE_WITHIN, socket.send(Frame::Close(Some(close)))).await;
-    }
+    let farewell = async {
+        if end != End::Left {
+            let close = CloseFrame { code: end.code(), reason: end.reason().into() };
+            // An error: the client is gone, which is what was wanted.
+            let _ = socket.send(Frame::Close(Some(close))).await;
+        }
+        // A socket that is dropped with something unread is reset, and then the client does not see why.
+        while let Some(Ok(_)) = socket.recv().await {}
+    };
+    // A time-out: the client does not close its side, and has been told.
+    let _ = timeout(CLOSE_WITHIN, farewell).await;
     end
 }
 

@@ -24,9 +24,9 @@ use crate::{
 /// How many updates of a log go into one transaction: yrs squashes at the end of one, and a transaction
 /// over a whole log costs time that grows with its square.
 const UPDATES_PER_TRANSACTION: usize = 1_000;
-/// Clients in one update from outside. Integrating a chain of n clients costs yrs time that grows with n²:
-/// 4,096 in one place take a third of a second.
-const MAX_CLIENTS: usize = 4_096;
+/// Clients in one update from outside. Integrating n clients at one place costs yrs time that grows with n²:
+/// 10,000 take two seconds, once.
+const MAX_CLIENTS: usize = 10_000;
 /// The document itself. After [`UpdateError::Broken`] it must be forgotten, not dropped and not used.
 #[derive(Debug)]
 pub struct Document {
@@ -139,7 +139,7 @@ impl Document {
         let read = Update::read_from_outside(&update)?;
         if read.sections.len() > MAX_CLIENTS {
             return Err(
-                Malformed::Rule("an update has edits of more than 4,096 clients: send it in parts").into()
+                Malformed::Rule("an update has edits of more than 10,000 clients: send it in parts").into()
             );
         }
         let (ready, admitted) = self.let_in(&read)?;
@@ -151,6 +151,7 @@ impl Document {
         contained(|| tests::break_if_told(&update))?;
         if self.apply(ready)? {
             let update = match admitted.ready {
+                _ if admitted.straddles => self.diff_from(&admitted.adds.iter().copied().collect())?,
                 Ready::Part(part, _) => part.into(),
                 Ready::Whole(_) | Ready::Nothing => update,
             };
@@ -202,6 +203,11 @@ impl Document {
     /// How much of each client's edits is here.
     pub fn state_vector(&self) -> StateVector {
         self.guard.state_vector()
+    }
+
+    /// The first clock of this client that is not here.
+    pub fn next_clock(&self, client: ClientId) -> Clock {
+        self.guard.next_clock(client)
     }
 
     /// Whether a part that was kept aside is worth another try.

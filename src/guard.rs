@@ -28,6 +28,33 @@ pub struct Guard {
     holders: Interned<Holder>,
     keys: Interned<Arc<str>>,
     roots: BTreeMap<Arc<str>, RootEvidence>,
+    crowds: Crowds,
+}
+
+/// How many clients there are with the same low bits in their ids. yrs takes an id for its hash: clients that are
+/// chosen to collide make everything slow. Random ids come nowhere near the limit.
+#[derive(Debug, Default)]
+struct Crowds(HashMap<u16, u16>);
+
+impl Crowds {
+    const MAX: u16 = 256;
+
+    fn join(&mut self, client: ClientId) -> Result<(), Malformed> {
+        let crowd = self.0.entry(client as u16).or_default();
+        if *crowd == Self::MAX {
+            return Err(Malformed::Rule(
+                "more than 256 client ids of the document end in the same 16 bits: draw them at random",
+            ));
+        }
+        *crowd += 1;
+        Ok(())
+    }
+
+    fn leave(&mut self, client: ClientId) {
+        if let Some(crowd) = self.0.get_mut(&(client as u16)) {
+            *crowd -= 1;
+        }
+    }
 }
 
 /// What is known of one client: everything before `next`, without a gap.
@@ -95,6 +122,9 @@ pub struct Admitted {
     pub rest: Option<Rest>,
     /// For each client the first clock that `ready` adds.
     pub adds: Vec<(ClientId, Clock)>,
+    /// Whether `ready` has a block that begins with what was known before. That part of it was not looked at, so
+    /// the block must not be passed on as it is.
+    pub straddles: bool,
 }
 
 /// The part of an update that stands on known ground and may be news.

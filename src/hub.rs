@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, error, info_span, warn};
@@ -85,9 +86,9 @@ impl Hub {
             documents.open.values().cloned().collect()
         };
         self.0.actors.close();
-        for handle in handles {
-            handle.stop().await;
-        }
+        join_all(handles.iter().map(DocumentHandle::stop)).await;
+        // Held handles keep documents open.
+        drop(handles);
         self.0.actors.wait().await;
     }
 

@@ -3,7 +3,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    mem,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -78,8 +77,8 @@ struct State {
     waiting: VecDeque<Arc<Outgoing>>,
     bytes: usize,
     missed: Option<Missed>,
-    /// Whether the session was told that it is behind.
-    told: bool,
+    /// Whether the session has asked for what it missed.
+    asked: bool,
     end: Option<End>,
     /// The session has used more than its share, and must not send until then.
     rest_until: Option<Instant>,
@@ -128,7 +127,7 @@ impl Outbox {
     /// What was missed, to be made up for now: from here on frames wait again.
     pub fn take_missed(&self) -> Option<Missed> {
         let mut state = self.lock();
-        state.told = false;
+        state.asked = false;
         state.missed.take()
     }
 
@@ -144,8 +143,13 @@ impl Outbox {
     }
 
     /// Until when the session must send nothing, if it must rest.
-    pub fn rests_until(&self) -> Option<Instant> {
+    pub fn take_rest(&self) -> Option<Instant> {
         self.lock().rest_until.take()
+    }
+
+    /// Notes whether the session has asked for what it missed, and waits for it.
+    pub fn set_asked(&self, asked: bool) {
+        self.lock().asked = asked;
     }
 
     /// Waits until there is something for the session; frames are appended to `frames`.
@@ -169,7 +173,7 @@ impl Outbox {
             state.bytes = 0;
             return Some(Taken::Frames);
         }
-        (state.missed.is_some() && !mem::replace(&mut state.told, true)).then_some(Taken::Behind)
+        (state.missed.is_some() && !state.asked).then_some(Taken::Behind)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -18,8 +18,12 @@ use crate::{
 
 /// The most bytes of one client's state: names, colours and cursors take a few hundred.
 pub const MAX_STATE_BYTES: usize = 64 * 1024;
-/// The most clients that are shown as being in one document.
+/// The most clients that are shown as being in one document, and the most bytes of their states: whoever joins is
+/// told of all of them at once.
 pub const MAX_CLIENTS: usize = 10_000;
+const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// The most clients that one session may bring, such as a server that speaks for several.
+pub const MAX_CLIENTS_PER_SESSION: usize = 100;
 
 /// How long a client is shown that says nothing. Clients renew their state every 15 seconds, and drop those of
 /// others after 30.
@@ -84,6 +88,10 @@ pub struct Presence {
     here: HashMap<ClientId, Here>,
     /// The client id that a session announced first, its own; `None` where it brought several at once.
     own: HashMap<SessionId, Option<ClientId>>,
+    /// Bytes of all states.
+    bytes: usize,
+    /// Clients that have left lately, with their last clock and the time: what others still say of them is old.
+    left: HashMap<ClientId, (u32, Duration)>,
 }
 
 #[derive(Debug)]
@@ -96,31 +104,39 @@ struct Here {
 }
 
 impl Presence {
-    /// Takes in what a session says at this time, and returns what is news to the others. Times are counted
-    /// from whenever the caller likes.
-    pub fn receive(&mut self, from: SessionId, states: Vec<State>, now: Duration) -> Vec<State> {
+    /// Takes in what a session says at this time, and returns what is news to the others; refuses a session that
+    /// brings too many clients. Times are counted from whenever the caller likes.
+    pub fn receive(
+        &mut self,
+        from: SessionId,
+        states: Vec<State>,
+        now: Duration,
+    ) -> Result<Vec<State>, Malformed> {
         if states.is_empty() {
-            return states;
+            return Ok(states);
         }
         let first_frame = !self.own.contains_key(&from);
         if first_frame {
             self.own.insert(from, if states.len() == 1 { Some(states[0].client) } else { None });
         }
-        states.into_iter().filter(|state| self.accept(from, first_frame, state, now)).collect()
+        let news = states.into_iter().filter(|state| self.accept(from, first_frame, state, now)).collect();
+        match self.here.values().filter(|here| here.owner == from).count() {
+            0..=MAX_CLIENTS_PER_SESSION => Ok(news),
+            _ => Err(Malformed::Rule("a session brings more than 100 clients")),
+        }
     }
 
     /// Whether a state is news; then it is noted.
     fn accept(&mut self, from: SessionId, first_frame: bool, state: &State, now: Duration) -> bool {
-        let room = self.here.len() < MAX_CLIENTS;
+        let its_own = self.own.get(&from) == Some(&Some(state.client));
         let Some(here) = self.here.get_mut(&state.client) else {
-            let Some(json) = state.json.clone().filter(|_| room) else { return false };
-            self.here.insert(state.client, Here { clock: state.clock, json, owner: from, renewed: now });
-            return true;
+            let old = self.left.get(&state.client).is_some_and(|(clock, _)| state.clock <= *clock);
+            let comes_back = first_frame && its_own;
+            return (!old || comes_back) && self.enter(from, state, now);
         };
         let newer = state.clock > here.clock;
         if here.owner != from {
             // A client that came back over a new connection, while the old one is not known to be lost yet.
-            let its_own = self.own.get(&from) == Some(&Some(state.client));
             if !its_own || !(first_frame || newer) {
                 return false;
             }
@@ -129,10 +145,13 @@ impl Presence {
         }
         match &state.json {
             None if newer || state.clock == here.clock => {
+                self.bytes -= here.json.len();
                 self.here.remove(&state.client);
+                self.note_left(state.client, state.clock, now);
                 true
             }
             Some(json) if newer || (state.clock == here.clock && *json != here.json) => {
+                self.bytes = self.bytes - here.json.len() + json.len();
                 *here = Here { clock: state.clock, json: json.clone(), owner: from, renewed: now };
                 true
             }
@@ -140,25 +159,53 @@ impl Presence {
         }
     }
 
+    /// Shows a client that was not here, where there is space for it.
+    fn enter(&mut self, from: SessionId, state: &State, now: Duration) -> bool {
+        let Some(json) = &state.json else { return false };
+        let fits = self.here.len() < MAX_CLIENTS && self.bytes + json.len() <= MAX_BYTES;
+        if fits {
+            self.bytes += json.len();
+            self.left.remove(&state.client);
+            let here = Here { clock: state.clock, json: json.clone(), owner: from, renewed: now };
+            self.here.insert(state.client, here);
+        }
+        fits
+    }
+
     /// Removes whom a session owns, and returns what is news to the others.
-    pub fn remove(&mut self, session: SessionId) -> Vec<State> {
+    pub fn remove(&mut self, session: SessionId, now: Duration) -> Vec<State> {
         self.own.remove(&session);
-        self.drop_if(|here| here.owner == session)
+        self.drop_if(now, |here| here.owner == session)
     }
 
     /// Removes who has not been heard of for [`EXPIRY`], and returns what is news to the others.
     pub fn expire(&mut self, now: Duration) -> Vec<State> {
-        self.drop_if(|here| now.saturating_sub(here.renewed) >= EXPIRY)
+        self.left.retain(|_, (_, left)| now.saturating_sub(*left) < EXPIRY);
+        self.drop_if(now, |here| now.saturating_sub(here.renewed) >= EXPIRY)
     }
 
-    fn drop_if(&mut self, gone: impl Fn(&Here) -> bool) -> Vec<State> {
+    fn drop_if(&mut self, now: Duration, gone: impl Fn(&Here) -> bool) -> Vec<State> {
         let gone = self.here.extract_if(|_, here| gone(here));
-        gone.map(|(client, here)| State { client, clock: here.clock, json: None }).collect()
+        let gone: Vec<_> = gone
+            .map(|(client, here)| (here.json.len(), State { client, clock: here.clock, json: None }))
+            .collect();
+        self.bytes -= gone.iter().map(|(bytes, _)| bytes).sum::<usize>();
+        for (_, state) in &gone {
+            self.note_left(state.client, state.clock, now);
+        }
+        gone.into_iter().map(|(_, state)| state).collect()
     }
 
-    /// Whether nobody is here.
+    fn note_left(&mut self, client: ClientId, clock: u32, now: Duration) {
+        if self.left.len() >= MAX_CLIENTS {
+            self.left.clear();
+        }
+        self.left.insert(client, (clock, now));
+    }
+
+    /// Whether nobody is here, or was lately.
     pub fn is_empty(&self) -> bool {
-        self.here.is_empty()
+        self.here.is_empty() && self.left.is_empty()
     }
 
     /// Everybody who is here.
@@ -196,8 +243,8 @@ mod tests {
 
     fn both_here() -> Presence {
         let mut presence = Presence::default();
-        presence.receive(ALICE, vec![state(10, 1, "{}")], NOW);
-        presence.receive(BOB, vec![state(20, 1, "{}")], NOW);
+        presence.receive(ALICE, vec![state(10, 1, "{}")], NOW).unwrap();
+        presence.receive(BOB, vec![state(20, 1, "{}")], NOW).unwrap();
         presence
     }
 
@@ -212,29 +259,29 @@ mod tests {
     #[test]
     fn what_others_say_of_a_client_is_ignored() {
         let mut presence = both_here();
-        assert_eq!(presence.receive(BOB, vec![state(10, 1, "{}"), state(20, 1, "{}")], NOW), vec![]);
-        assert_eq!(presence.receive(BOB, vec![state(10, 1, "null")], NOW), vec![]);
-        assert_eq!(presence.receive(BOB, vec![state(10, 9, r#"{"forged":1}"#)], NOW), vec![]);
+        assert_eq!(presence.receive(BOB, vec![state(10, 1, "{}"), state(20, 1, "{}")], NOW), Ok(vec![]));
+        assert_eq!(presence.receive(BOB, vec![state(10, 1, "null")], NOW), Ok(vec![]));
+        assert_eq!(presence.receive(BOB, vec![state(10, 9, r#"{"forged":1}"#)], NOW), Ok(vec![]));
         assert_eq!(presence.everybody().len(), 2);
     }
 
     #[test]
     fn a_client_that_leaves_is_gone_once() {
         let mut presence = both_here();
-        assert_eq!(presence.receive(ALICE, vec![state(10, 2, "null")], NOW), vec![state(10, 2, "null")]);
-        assert_eq!(presence.receive(ALICE, vec![state(10, 2, "null")], NOW), vec![]);
-        assert_eq!(presence.remove(ALICE), vec![]);
-        assert_eq!(presence.remove(BOB), vec![state(20, 1, "null")]);
+        assert_eq!(presence.receive(ALICE, vec![state(10, 2, "null")], NOW), Ok(vec![state(10, 2, "null")]));
+        assert_eq!(presence.receive(ALICE, vec![state(10, 2, "null")], NOW), Ok(vec![]));
+        assert_eq!(presence.remove(ALICE, NOW), vec![]);
+        assert_eq!(presence.remove(BOB, NOW), vec![state(20, 1, "null")]);
         assert!(presence.everybody().is_empty());
     }
 
     #[test]
     fn a_client_that_comes_back_takes_itself_over_at_an_equal_clock() {
         let mut presence = both_here();
-        assert_eq!(presence.receive(ALICE_AGAIN, vec![state(10, 1, "{}")], NOW), vec![]);
-        assert_eq!(presence.remove(ALICE), vec![], "the old session owns nobody any more");
+        assert_eq!(presence.receive(ALICE_AGAIN, vec![state(10, 1, "{}")], NOW), Ok(vec![]));
+        assert_eq!(presence.remove(ALICE, NOW), vec![], "the old session owns nobody any more");
         assert_eq!(presence.newest(10, 0), state(10, 1, "{}"));
-        assert_eq!(presence.remove(ALICE_AGAIN), vec![state(10, 1, "null")]);
+        assert_eq!(presence.remove(ALICE_AGAIN, NOW), vec![state(10, 1, "null")]);
     }
 
     #[test]
@@ -242,19 +289,54 @@ mod tests {
         let mut presence = both_here();
         let silent = SessionId(4);
         // A client without a state of its own sends back what it hears, as its first frame.
-        presence.receive(silent, vec![state(10, 1, "{}")], NOW);
-        assert_eq!(presence.receive(ALICE, vec![state(10, 2, "{}")], NOW), vec![state(10, 2, "{}")]);
-        assert_eq!(presence.remove(silent), vec![]);
+        presence.receive(silent, vec![state(10, 1, "{}")], NOW).unwrap();
+        assert_eq!(presence.receive(ALICE, vec![state(10, 2, "{}")], NOW), Ok(vec![state(10, 2, "{}")]));
+        assert_eq!(presence.remove(silent, NOW), vec![]);
+    }
+
+    #[test]
+    fn an_echo_does_not_bring_back_who_has_left() {
+        let mut presence = both_here();
+        presence.receive(ALICE, vec![state(10, 2, "null")], NOW).unwrap();
+        assert_eq!(presence.receive(BOB, vec![state(10, 1, "{}")], NOW), Ok(vec![]));
+        // She herself comes back with the clock that she had.
+        assert_eq!(
+            presence.receive(ALICE_AGAIN, vec![state(10, 2, "{}")], NOW),
+            Ok(vec![state(10, 2, "{}")])
+        );
+    }
+
+    #[test]
+    fn presence_is_bounded() {
+        let mut presence = both_here();
+        let crowd =
+            |first: u64, count: u64| (first..first + count).map(|client| state(client, 1, "{}")).collect();
+        assert!(presence.receive(SessionId(5), crowd(100, 100), NOW).is_ok());
+        assert!(presence.receive(SessionId(6), crowd(1_000, 101), NOW).is_err());
+        let large = Bytes::from(vec![b'1'; MAX_STATE_BYTES]);
+        for session in 10..1_000 {
+            let state = State { client: 10_000 + session, clock: 1, json: Some(large.clone()) };
+            presence.receive(SessionId(session), vec![state], NOW).unwrap();
+        }
+        assert!(
+            presence
+                .everybody()
+                .iter()
+                .filter_map(|state| state.json.as_ref())
+                .map(Bytes::len)
+                .sum::<usize>()
+                <= MAX_BYTES
+        );
     }
 
     #[test]
     fn who_says_nothing_for_half_a_minute_is_gone() {
         let mut presence = both_here();
         let second = Duration::from_secs(1);
-        presence.receive(BOB, vec![state(20, 2, "{}")], 20 * second);
+        presence.receive(BOB, vec![state(20, 2, "{}")], 20 * second).unwrap();
         assert_eq!(presence.expire(29 * second), vec![]);
         assert_eq!(presence.expire(30 * second), vec![state(10, 1, "null")]);
         assert_eq!(presence.expire(50 * second), vec![state(20, 2, "null")]);
-        assert!(presence.is_empty());
+        assert!(presence.everybody().is_empty());
     }
 }

@@ -72,14 +72,17 @@ impl Message {
         }
     }
 
-    /// How many bytes of updates and states it carries, for the limits on what waits.
+    /// How much memory it takes, about, for the limits on what waits.
     pub fn size(&self) -> usize {
         match self {
             Self::SyncStep2(update) | Self::Update(update) => update.len(),
-            Self::Awareness(states) => {
-                states.iter().map(|state| state.json.as_ref().map_or(0, Bytes::len)).sum()
-            }
-            Self::SyncStep1(_) | Self::QueryAwareness => 0,
+            Self::Awareness(states) => states
+                .iter()
+                .map(|state| size_of::<State>() + state.json.as_ref().map_or(0, Bytes::len))
+                .sum(),
+            // A client and a clock, in a map.
+            Self::SyncStep1(since) => 32 * since.iter().count(),
+            Self::QueryAwareness => 0,
         }
     }
 }

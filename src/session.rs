@@ -41,7 +41,7 @@ impl Session {
 
     /// Gives what the client says to the document; waits where the session has used more than its share.
     pub async fn receive(&self, message: Message) -> Result<(), End> {
-        if let Some(until) = self.outbox.rests_until() {
+        if let Some(until) = self.outbox.take_rest() {
             sleep_until(until).await;
         }
         self.document.receive(self.id, message).await.map_err(|Gone| End::Reopening)
@@ -52,7 +52,11 @@ impl Session {
         loop {
             match self.outbox.take(frames).await {
                 Taken::Frames => return Ok(()),
-                Taken::Behind => self.document.catch_up(self.id).await.map_err(|Gone| End::Reopening)?,
+                Taken::Behind => {
+                    let asking = Asking::new(&self.outbox);
+                    self.document.catch_up(self.id).await.map_err(|Gone| End::Reopening)?;
+                    asking.done();
+                }
                 Taken::End(end) => return Err(end),
             }
         }
@@ -62,5 +66,31 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.document.leave(self.id);
+    }
+}
+
+/// A question that waits for a full mailbox. Who stops waiting has not asked.
+struct Asking<'a> {
+    outbox: &'a Outbox,
+    asked: bool,
+}
+
+impl<'a> Asking<'a> {
+    fn new(outbox: &'a Outbox) -> Self {
+        // Before it is sent, since the answer may come at once.
+        outbox.set_asked(true);
+        Self { outbox, asked: false }
+    }
+
+    fn done(mut self) {
+        self.asked = true;
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if !self.asked {
+            self.outbox.set_asked(false);
+        }
     }
 }

@@ -3,7 +3,10 @@
 //!
 //! Source of the format: `UpdateEncoderV1` and the `Content…` classes of the npm package `yjs`.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use serde::de::IgnoredAny;
 
@@ -17,7 +20,7 @@ pub type Clock = u32;
 /// Clocks stay below this, so that no sum of two of them leaves the range of either implementation.
 pub const MAX_CLOCK: u64 = (1 << 31) - 2;
 /// Blocks, and deleted ranges, in one update from outside: reading them takes 50 bytes of memory each, and yrs takes more.
-const MAX_PARTS: usize = 500_000;
+const MAX_PARTS: usize = 1_000_000;
 /// Bytes of one update, so that places in it are small numbers.
 const MAX_BYTES: usize = u32::MAX as usize;
 /// How deep arrays and objects may nest in one value: yrs reads them recursively.
@@ -139,8 +142,6 @@ impl Block {
 pub struct Section {
     /// Who made them.
     pub client: ClientId,
-    /// The first clock.
-    pub clock: Clock,
     /// Which of the update's blocks they are.
     pub blocks: Range<usize>,
     /// The first byte of the first block, in the update.
@@ -221,7 +222,9 @@ impl<'a> Update<'a> {
         if clock > MAX_CLOCK {
             return Err(Malformed::Rule("a clock is beyond 2^31 - 2"));
         }
-        let section_clock = clock as Clock;
+        if count == 0 {
+            return Err(Malformed::Rule("a client is listed without edits"));
+        }
         for _ in 0..count {
             let block = self.read_block(reader, clock as Clock)?;
             clock += u64::from(block.len);
@@ -232,15 +235,11 @@ impl<'a> Update<'a> {
                 return Err(Malformed::Rule("a clock is beyond 2^31 - 2"));
             }
             if self.blocks.len() == max_parts {
-                return Err(Malformed::Rule("an update has more than 500,000 blocks: send it in parts"));
+                return Err(Malformed::Rule("an update has more than 1,000,000 blocks: send it in parts"));
             }
             self.blocks.push(block);
         }
-        // A section without blocks says nothing; yrs would keep an entry for it.
-        if count > 0 {
-            let blocks = first..self.blocks.len();
-            self.sections.push(Section { client, clock: section_clock, blocks, start });
-        }
+        self.sections.push(Section { client, blocks: first..self.blocks.len(), start });
         Ok(())
     }
 
@@ -308,7 +307,7 @@ impl<'a> Update<'a> {
                 last_end = end;
                 if self.deletes.len() == max_parts {
                     return Err(Malformed::Rule(
-                        "an update has more than 500,000 deleted ranges: send it in parts",
+                        "an update has more than 1,000,000 deleted ranges: send it in parts",
                     ));
                 }
                 self.deletes.push((client, clock as Clock..end as Clock));
@@ -319,7 +318,13 @@ impl<'a> Update<'a> {
 
     /// The parts of this update that `keep` names, as an update of their own: for each section a run of its
     /// blocks, which need not be all of them. `None` where nothing would be in it.
-    pub fn part(&self, keep: &[Range<usize>], deletes: &[(ClientId, Range<Clock>)]) -> Option<Vec<u8>> {
+    /// Blocks that are named as emptied lose their content, which `deletes` deletes.
+    pub fn part(
+        &self,
+        keep: &[Range<usize>],
+        deletes: &[(ClientId, Range<Clock>)],
+        emptied: &BTreeSet<usize>,
+    ) -> Option<Vec<u8>> {
         let kept = || self.sections.iter().zip(keep).filter(|(_, blocks)| !blocks.is_empty());
         let sections = kept().count();
         if sections == 0 && deletes.is_empty() {
@@ -328,28 +333,77 @@ impl<'a> Update<'a> {
         let mut part = Vec::new();
         lib0::write_uint(&mut part, sections as u64);
         for (section, blocks) in kept() {
-            self.write_blocks(section, blocks, &mut part);
+            self.write_blocks(section, blocks, emptied, &mut part);
         }
         write_deletes(deletes, &mut part);
         Some(part)
     }
 
     /// Some blocks of one section, as an update of their own.
-    pub fn part_of_section(&self, section: usize, blocks: &Range<usize>) -> Vec<u8> {
+    pub fn part_of_section(
+        &self,
+        section: usize,
+        blocks: &Range<usize>,
+        emptied: &BTreeSet<usize>,
+    ) -> Vec<u8> {
         let mut part = vec![1];
-        self.write_blocks(&self.sections[section], blocks, &mut part);
+        self.write_blocks(&self.sections[section], blocks, emptied, &mut part);
         part.push(0);
         part
     }
 
-    fn write_blocks(&self, section: &Section, blocks: &Range<usize>, to: &mut Vec<u8>) {
+    fn write_blocks(
+        &self,
+        section: &Section,
+        blocks: &Range<usize>,
+        emptied: &BTreeSet<usize>,
+        to: &mut Vec<u8>,
+    ) {
         lib0::write_uint(to, blocks.len() as u64);
         lib0::write_uint(to, section.client);
         lib0::write_uint(to, u64::from(self.blocks[blocks.start].clock));
-        to.extend_from_slice(self.bytes_of(section, blocks));
+        let mut written = blocks.start;
+        for &block in emptied.range(blocks.clone()) {
+            to.extend_from_slice(self.bytes_of(section, &(written..block)));
+            self.write_emptied(section, block, to);
+            written = block + 1;
+        }
+        to.extend_from_slice(self.bytes_of(section, &(written..blocks.end)));
+    }
+
+    /// A block as it is written when its content is deleted.
+    fn write_emptied(&self, section: &Section, block: usize, to: &mut Vec<u8>) {
+        let bytes = self.bytes_of(section, &(block..block + 1));
+        let mut reader = Reader::new(bytes);
+        let content = reader.byte().and_then(|info| {
+            self.skip_header(&mut reader, info)?;
+            Ok((info, reader.position()))
+        });
+        let (info, start) = content.expect("the block was read before");
+        to.push(info & !CONTENT | 1);
+        to.extend_from_slice(&bytes[1..start]);
+        lib0::write_uint(to, u64::from(self.blocks[block].len));
+    }
+
+    fn skip_header(&self, reader: &mut Reader<'_>, info: u8) -> Result<(), ReadError> {
+        let ids = u32::from(info & HAS_ORIGIN != 0) + u32::from(info & HAS_RIGHT_ORIGIN != 0);
+        if ids > 0 {
+            return (0..2 * ids).try_for_each(|_| reader.uint().map(drop));
+        }
+        match reader.uint()? {
+            0 => (0..2).try_for_each(|_| reader.uint().map(drop))?,
+            _ => drop(reader.text()?),
+        }
+        if info & HAS_KEY != 0 {
+            reader.text()?;
+        }
+        Ok(())
     }
 
     fn bytes_of(&self, section: &Section, blocks: &Range<usize>) -> &'a [u8] {
+        if blocks.is_empty() {
+            return &[];
+        }
         let start = match blocks.start == section.blocks.start {
             true => section.start,
             false => self.blocks[blocks.start - 1].end as usize,
@@ -361,7 +415,9 @@ impl<'a> Update<'a> {
 /// Makes one update of several that were let in one after the other. It only moves blocks, so it can neither lose
 /// nor reorder anything. `None` where blocks overlap or leave a hole: those must be told one by one.
 pub fn merge(updates: &[Update<'_>]) -> Option<Vec<u8>> {
-    let mut blocks: BTreeMap<ClientId, Vec<(&Update<'_>, &Section, Range<usize>)>> = BTreeMap::new();
+    /// Blocks of one section of an update.
+    type Piece<'a> = (&'a Update<'a>, &'a Section, Range<usize>);
+    let mut blocks: BTreeMap<ClientId, Vec<Piece<'_>>> = BTreeMap::new();
     let mut deletes: BTreeMap<ClientId, Vec<Range<Clock>>> = BTreeMap::new();
     for update in updates {
         for section in &update.sections {

@@ -14,7 +14,7 @@ use crate::{
 /// What a batch of messages brought.
 #[derive(Default)]
 pub(super) struct Batch {
-    pub(super) news: Vec<(SessionId, News)>,
+    pub(super) news: Vec<Told>,
     /// Bytes of the news.
     pub(super) bytes: usize,
     pub(super) presence: Vec<(SessionId, Vec<State>)>,
@@ -22,10 +22,18 @@ pub(super) struct Batch {
     pub(super) held: Vec<(SessionId, Arc<Outgoing>)>,
 }
 
+/// A piece of news, and who told it.
+pub(super) struct Told {
+    pub(super) from: SessionId,
+    /// Whether its sender has just made it; otherwise it may be anybody's, from any time.
+    pub(super) fresh: bool,
+    pub(super) news: News,
+}
+
 impl Batch {
-    pub(super) fn note(&mut self, from: SessionId, news: News) {
+    pub(super) fn note(&mut self, from: SessionId, fresh: bool, news: News) {
         self.bytes += news.update.len();
-        self.news.push((from, news));
+        self.news.push(Told { from, fresh, news });
     }
 }
 
@@ -43,13 +51,14 @@ pub(super) fn presence(states: &[State]) -> Outgoing {
 }
 
 /// As few pieces of news as say the same: one, in all but rare cases.
-pub(super) fn merge<'a>(several: impl Iterator<Item = &'a News> + Clone) -> Vec<News> {
-    let updates: Result<Vec<_>, _> = several.clone().map(|news| Update::read(&news.update)).collect();
+pub(super) fn merge<'a>(told: impl Iterator<Item = &'a Told>) -> Vec<News> {
+    let several: Vec<&News> = told.map(|told| &told.news).collect();
+    let updates: Result<Vec<_>, _> = several.iter().map(|news| Update::read(&news.update)).collect();
     let merged = match updates.expect("what was taken in was read before") {
         updates if updates.len() > 1 => merge_updates(&updates),
         _ => None,
     };
-    let Some(merged) = merged else { return several.cloned().collect() };
+    let Some(merged) = merged else { return several.into_iter().cloned().collect() };
     let mut first_clocks = HashMap::new();
     for news in several {
         note_first_clocks(&mut first_clocks, &news.adds);

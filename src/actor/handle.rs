@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::member::MemberOutbox;
-use crate::{document::Document, name::DocumentName, outbox::Outbox, presence::SessionId, protocol::Message};
+use crate::{document::Document, outbox::Outbox, presence::SessionId, protocol::Message};
 
 /// Messages that may wait for a document; more make their senders wait.
 const MAILBOX_MESSAGES: usize = 1_024;
@@ -15,7 +15,7 @@ const MAILBOX_BYTES: usize = 64 * 1024 * 1024;
 /// What waits for an actor.
 pub(super) enum Mail {
     Join { session: SessionId, outbox: MemberOutbox, echo_saved: bool },
-    Receive { from: SessionId, message: Message, _room: OwnedSemaphorePermit },
+    Receive { from: SessionId, message: Message, _space: OwnedSemaphorePermit },
     CatchUp { session: SessionId },
     Leave { session: SessionId },
     Read(Look),
@@ -31,9 +31,8 @@ pub struct DocumentHandle(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    name: DocumentName,
     mailbox: mpsc::Sender<Mail>,
-    room: Arc<Semaphore>,
+    space: Arc<Semaphore>,
 }
 
 /// The document is no longer open here; opening it again brings a new handle.
@@ -54,15 +53,10 @@ pub enum ReadError {
 
 impl DocumentHandle {
     /// The way to a document, and the mailbox to which it leads.
-    pub(super) fn new(name: DocumentName) -> (Self, mpsc::Receiver<Mail>) {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Mail>) {
         let (mailbox, mail) = mpsc::channel(MAILBOX_MESSAGES);
-        let room = Arc::new(Semaphore::new(MAILBOX_BYTES));
-        (Self(Arc::new(Shared { name, mailbox, room })), mail)
-    }
-
-    /// The name of the document.
-    pub fn name(&self) -> &DocumentName {
-        &self.0.name
+        let space = Arc::new(Semaphore::new(MAILBOX_BYTES));
+        (Self(Arc::new(Shared { mailbox, space })), mail)
     }
 
     /// A new session hears the greeting in its outbox. With `echo_saved` it hears its own updates again
@@ -74,8 +68,8 @@ impl DocumentHandle {
     /// Gives a session's message to the document; waits while too much waits there already.
     pub async fn receive(&self, from: SessionId, message: Message) -> Result<(), Gone> {
         let bytes = message.size().min(MAILBOX_BYTES) as u32;
-        let room = self.0.room.clone().acquire_many_owned(bytes).await.map_err(|_| Gone)?;
-        self.send(Mail::Receive { from, message, _room: room }).await
+        let space = self.0.space.clone().acquire_many_owned(bytes).await.map_err(|_| Gone)?;
+        self.send(Mail::Receive { from, message, _space: space }).await
     }
 
     /// A session that has fallen behind is ready for what it missed.

@@ -1,15 +1,19 @@
 //! A session as the actor sees it: its outbox, and what it does not get yet.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::budget::Budget;
+use super::{batch::Told, budget::Budget};
 use crate::{
     end::End,
     guard::Rest,
     outbox::{Outbox, Outgoing},
+    update::{ClientId, Clock},
 };
 
 /// Bytes of a client's edits that need what is missing here, kept until it comes.
@@ -23,6 +27,8 @@ pub(super) struct Member {
     pub(super) outbox: MemberOutbox,
     /// Whether its own edits come back to it when they are saved.
     pub(super) echo_saved: bool,
+    /// Where its own edits come back: how much of each client's edits it has, as far as is known.
+    has: HashMap<ClientId, Clock>,
     /// What it gets when everything through a number is saved.
     held: VecDeque<(u64, Arc<Outgoing>)>,
     held_bytes: usize,
@@ -46,7 +52,34 @@ impl Member {
     pub(super) fn new(outbox: MemberOutbox, echo_saved: bool) -> Self {
         // The greeting asks already.
         let budget = Budget::new(Instant::now());
-        Self { outbox, echo_saved, held: VecDeque::new(), held_bytes: 0, asked: true, aside: None, budget }
+        let has = HashMap::new();
+        Self {
+            outbox,
+            echo_saved,
+            has,
+            held: VecDeque::new(),
+            held_bytes: 0,
+            asked: true,
+            aside: None,
+            budget,
+        }
+    }
+
+    /// Notes how much of some clients' edits the session has.
+    pub(super) fn has(&mut self, clocks: impl Iterator<Item = (ClientId, Clock)>) {
+        if self.echo_saved {
+            for (client, clock) in clocks {
+                let known = self.has.entry(client).or_default();
+                *known = clock.max(*known);
+            }
+        }
+    }
+
+    /// Whether a session that takes its own edits for "saved" must wait for this news until it is: it may be its
+    /// own, sent over an earlier connection, or offered again by somebody who has it.
+    pub(super) fn waits_for(&self, told: &Told) -> bool {
+        let has = |client: &ClientId| self.has.get(client).copied().unwrap_or(0);
+        !told.fresh || told.news.adds.iter().any(|(client, first)| *first < has(client))
     }
 
     pub(super) fn keep_aside(&mut self, rest: Rest) {

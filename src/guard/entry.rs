@@ -2,13 +2,13 @@
 //! without which yrs corrupts its memory or hangs.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     ops::Range,
     sync::Arc,
 };
 
 use super::{Admitted, Guard, Holder, Kind, Place, Ready, Rest, RootEvidence, Run};
-use crate::update::{Block, ClientId, Clock, Content, Id, Malformed, Parent, TypeKind, Update};
+use crate::update::{Block, ClientId, Clock, Content, Id, Malformed, Parent, Section, TypeKind, Update};
 
 /// With more sections than these, yrs gets what is let in step by step: in one update it follows their references
 /// with a stack that it searches again and again, and then calls itself once for each section.
@@ -23,6 +23,12 @@ pub(super) struct Entry<'g, 'u> {
     sections: Vec<SectionEntry>,
     /// What was let in, one after the other: blocks of a section. Only kept where there are many sections.
     steps: Vec<(usize, Range<usize>)>,
+    /// Blocks whose content must not reach yrs, and is deleted by the same update.
+    emptied: BTreeSet<usize>,
+    /// Where each client's ranges are among the update's deletions; made when they are first looked up.
+    deletes_of: Option<HashMap<ClientId, Range<usize>>>,
+    /// The block that is looked at.
+    current: usize,
     before: Before,
 }
 
@@ -42,7 +48,8 @@ struct SectionEntry {
 struct Before {
     holders: usize,
     keys: usize,
-    roots: Option<BTreeMap<Arc<str>, RootEvidence>>,
+    /// Root types of which something was learned, with what was known of them.
+    roots: Vec<(Arc<str>, Option<RootEvidence>)>,
 }
 
 impl<'g, 'u> Entry<'g, 'u> {
@@ -54,8 +61,9 @@ impl<'g, 'u> Entry<'g, 'u> {
             before: guard.clients.get(&section.client).map_or((0, 0), |known| (known.next, known.runs.len())),
         });
         let sections = sections.collect();
-        let before = Before { holders: guard.holders.len(), keys: guard.keys.len(), roots: None };
-        Self { guard, update, sections, steps: Vec::new(), before }
+        let before = Before { holders: guard.holders.len(), keys: guard.keys.len(), roots: Vec::new() };
+        let (steps, emptied, deletes_of) = (Vec::new(), BTreeSet::new(), None);
+        Self { guard, update, sections, steps, emptied, deletes_of, current: 0, before }
     }
 
     /// Lets in what stands on known ground, in whatever order the sections need each other.
@@ -63,22 +71,25 @@ impl<'g, 'u> Entry<'g, 'u> {
         if self.sections.len() == 1 {
             return self.advance(0);
         }
-        let sections = self.update.sections.iter().enumerate();
-        let of_client: HashMap<ClientId, usize> =
-            sections.map(|(index, section)| (section.client, index)).collect();
-        let mut waiting: HashMap<usize, Vec<usize>> = HashMap::new();
+        let clients: HashSet<ClientId> = self.update.sections.iter().map(|section| section.client).collect();
+        // By what they wait for, so that only those are woken that can go on.
+        let mut waiting: BTreeMap<Id, Vec<usize>> = BTreeMap::new();
         let mut queue: VecDeque<usize> = (0..self.sections.len()).collect();
         while let Some(index) = queue.pop_front() {
             let start = self.sections[index].cursor;
             self.advance(index)?;
-            if let Some(other) = self.sections[index].needs.and_then(|id| of_client.get(&id.client)) {
-                waiting.entry(*other).or_default().push(index);
+            if let Some(id) = self.sections[index].needs.filter(|id| clients.contains(&id.client)) {
+                waiting.entry(id).or_default().push(index);
             }
             if self.sections[index].cursor > start {
                 if let Some((first, _)) = self.sections[index].added {
                     self.steps.push((index, first.max(start)..self.sections[index].cursor));
                 }
-                queue.extend(waiting.remove(&index).unwrap_or_default());
+                let client = self.update.sections[index].client;
+                let known = Id { client, clock: 0 }..Id { client, clock: self.guard.next_clock(client) };
+                for (_, woken) in waiting.extract_if(known, |_, _| true) {
+                    queue.extend(woken);
+                }
             }
         }
         Ok(())
@@ -90,7 +101,8 @@ impl<'g, 'u> Entry<'g, 'u> {
         let blocks = &self.update.blocks;
         self.sections[index].needs = None;
         while self.sections[index].cursor < section.blocks.end {
-            let block = &blocks[self.sections[index].cursor];
+            self.current = self.sections[index].cursor;
+            let block = &blocks[self.current];
             let next = self.guard.next_clock(section.client);
             if block.end_clock() > next {
                 self.sections[index].needs = self.missing(section.client, block, next)?;
@@ -99,6 +111,9 @@ impl<'g, 'u> Entry<'g, 'u> {
                 }
                 let place = self.place(block)?;
                 self.check(section.client, block, next, place)?;
+                if next == 0 && !self.guard.clients.contains_key(&section.client) {
+                    self.guard.crowds.join(section.client)?;
+                }
                 self.learn(section.client, block, next, place);
                 let cursor = self.sections[index].cursor;
                 self.sections[index].added.get_or_insert((cursor, next));
@@ -187,6 +202,10 @@ impl<'g, 'u> Entry<'g, 'u> {
         if block.clock < next {
             let known =
                 self.guard.run_at(Id { client, clock: next - 1 }).expect("everything before next is known");
+            // What was collected elsewhere may be known here as it was before; yrs does not look at its place.
+            if block.content == Content::Gc {
+                return Ok(());
+            }
             let gone = known.kind == Kind::Gone || kind == Kind::Gone;
             if known.place != place || !(gone || known.kind == kind) {
                 return Err(Malformed::Rule("a block continues known content of another place or kind"));
@@ -194,10 +213,15 @@ impl<'g, 'u> Entry<'g, 'u> {
         }
         let Some(place) = place else { return Ok(()) };
         if place.key.is_some() {
-            if block.right_origin().is_some() || (block.len > 1 && block.content != Content::Deleted) {
-                return Err(Malformed::Rule(
-                    "a block under a key has a right neighbour or more than one value",
-                ));
+            if block.right_origin().is_some() {
+                return Err(Malformed::Rule("a block under a key has a right neighbour"));
+            }
+            if block.len > 1 && block.content != Content::Deleted {
+                // Yjs joins values that were overwritten, where an UndoManager keeps them.
+                if block.content != Content::Any || !self.deletes_all_of(client, block) {
+                    return Err(Malformed::Rule("a block under a key has more than one value"));
+                }
+                self.emptied.insert(self.current);
             }
             if kind == Kind::Text {
                 return Err(Malformed::Rule("text, a format or an embedded value stands under a key"));
@@ -218,6 +242,30 @@ impl<'g, 'u> Entry<'g, 'u> {
         }
     }
 
+    /// Whether the update itself deletes everything in a block of its own.
+    fn deletes_all_of(&mut self, client: ClientId, block: &Block) -> bool {
+        let deletes = &self.update.deletes;
+        let of_clients = self.deletes_of.get_or_insert_with(|| {
+            let mut at = 0;
+            let groups = deletes.chunk_by(|a, b| a.0 == b.0).map(|ranges| {
+                at += ranges.len();
+                (ranges[0].0, at - ranges.len()..at)
+            });
+            groups.collect()
+        });
+        let Some(ranges) = of_clients.get(&client) else { return false };
+        let ranges = &deletes[ranges.clone()];
+        let first = ranges.partition_point(|(_, range)| range.end <= block.clock);
+        let mut left = block.clock;
+        for (_, range) in &ranges[first..] {
+            if range.start > left || left >= block.end_clock() {
+                break;
+            }
+            left = range.end;
+        }
+        left >= block.end_clock()
+    }
+
     /// Learns the kind of a root from what it holds.
     fn note_root(&mut self, name: Arc<str>, place: Place, kind: Kind) {
         let roots = &mut self.guard.roots;
@@ -231,7 +279,7 @@ impl<'g, 'u> Entry<'g, 'u> {
             Kind::Value | Kind::Type(_) => evidence.array = true,
         }
         if known != Some(evidence) {
-            self.before.roots.get_or_insert_with(|| roots.clone());
+            self.before.roots.push((name.clone(), known));
             roots.insert(name, evidence);
         }
     }
@@ -250,10 +298,17 @@ impl<'g, 'u> Entry<'g, 'u> {
         let adds = update.sections.iter().zip(sections);
         let adds: Vec<_> =
             adds.filter_map(|(section, entry)| Some((section.client, entry.added?.1))).collect();
-        let all_in =
-            update.sections.iter().zip(sections).all(|(section, entry)| entry.cursor == section.blocks.end)
-                && update.deletes.iter().all(|(client, range)| range.end <= guard.next_clock(*client))
-                && update.blocks.iter().all(|block| block.content != Content::Skip);
+        // What was known before was not looked at, so it goes no further either.
+        let whole = |(section, entry): (&Section, &SectionEntry)| {
+            let begins = entry.added.is_none_or(|(first, clock)| {
+                first == section.blocks.start && update.blocks[first].clock == clock
+            });
+            begins && entry.cursor == section.blocks.end
+        };
+        let all_in = update.sections.iter().zip(sections).all(whole)
+            && self.emptied.is_empty()
+            && update.deletes.iter().all(|(client, range)| range.end <= guard.next_clock(*client))
+            && update.blocks.iter().all(|block| block.content != Content::Skip);
         if !all_in {
             return self.finish_in_parts(adds);
         }
@@ -262,7 +317,7 @@ impl<'g, 'u> Entry<'g, 'u> {
             false if sections.len() > MANY_SECTIONS => Ready::Whole(self.in_steps(&update.deletes)),
             false => Ready::Whole(Vec::new()),
         };
-        Admitted { ready, rest: None, adds }
+        Admitted { ready, rest: None, adds, straddles: false }
     }
 
     /// Cuts the update into what was let in and what was not.
@@ -289,19 +344,24 @@ impl<'g, 'u> Entry<'g, 'u> {
             let hole = !left.is_empty() && update.blocks[left.start].content == Content::Skip;
             left.start + usize::from(hole)..left.end
         });
-        let ready = match update.part(&added.collect::<Vec<_>>(), &ready_deletes) {
+        let ready = match update.part(&added.collect::<Vec<_>>(), &ready_deletes, &self.emptied) {
             None => Ready::Nothing,
             Some(part) if sections.len() > MANY_SECTIONS => Ready::Part(part, self.in_steps(&ready_deletes)),
             Some(part) => Ready::Part(part, Vec::new()),
         };
-        let rest = update.part(&left.collect::<Vec<_>>(), &rest_deletes);
-        Admitted { ready, rest: rest.map(|update| Rest { update, needs }), adds }
+        let rest = update.part(&left.collect::<Vec<_>>(), &rest_deletes, &BTreeSet::new());
+        let straddles = sections.iter().filter_map(|entry| entry.added);
+        let straddles = straddles.into_iter().any(|(first, clock)| update.blocks[first].clock < clock);
+        Admitted { ready, rest: rest.map(|update| Rest { update, needs }), adds, straddles }
     }
 
     /// What was let in as updates each of which stands on what was before it.
     fn in_steps(&self, deletes: &[(ClientId, Range<Clock>)]) -> Vec<Vec<u8>> {
-        let blocks = self.steps.iter().map(|(section, blocks)| self.update.part_of_section(*section, blocks));
-        blocks.chain(self.update.part(&[], deletes)).collect()
+        let blocks = self
+            .steps
+            .iter()
+            .map(|(section, blocks)| self.update.part_of_section(*section, blocks, &self.emptied));
+        blocks.chain(self.update.part(&[], deletes, &self.emptied)).collect()
     }
 
     /// Forgets what this update taught.
@@ -309,7 +369,9 @@ impl<'g, 'u> Entry<'g, 'u> {
         for (section, entry) in self.update.sections.iter().zip(&self.sections) {
             let (next, runs) = entry.before;
             if runs == 0 {
-                self.guard.clients.remove(&section.client);
+                if self.guard.clients.remove(&section.client).is_some() {
+                    self.guard.crowds.leave(section.client);
+                }
             } else if let Some(known) = self.guard.clients.get_mut(&section.client) {
                 known.next = next;
                 known.runs.truncate(runs);
@@ -317,8 +379,11 @@ impl<'g, 'u> Entry<'g, 'u> {
         }
         self.guard.holders.truncate(self.before.holders);
         self.guard.keys.truncate(self.before.keys);
-        if let Some(roots) = self.before.roots {
-            self.guard.roots = roots;
+        for (name, evidence) in self.before.roots.into_iter().rev() {
+            match evidence {
+                Some(evidence) => self.guard.roots.insert(name, evidence),
+                None => self.guard.roots.remove(&name),
+            };
         }
     }
 }
