@@ -297,7 +297,7 @@ impl Actor {
         match message {
             Message::SyncStep1(since) => {
                 if let Some(member) = self.members.get_mut(&from) {
-                    member.has(since.iter());
+                    member.has(&since);
                 }
                 let reply = self.step_2(since)?;
                 self.reply(from, reply, batch);
@@ -312,7 +312,14 @@ impl Actor {
             // Nobody is here without a session; one that has left brings nobody back.
             Message::Awareness(states) if self.members.contains_key(&from) => {
                 match self.presence.receive(from, states, self.start.elapsed()) {
-                    Ok(news) => batch.presence.push((from, news)),
+                    Ok(news) => {
+                        if let (Some(client), Some(member)) =
+                            (self.presence.own_client(from), self.members.get_mut(&from))
+                        {
+                            member.makes(client);
+                        }
+                        batch.presence.push((from, news));
+                    }
                     Err(rule) => {
                         self.refuse_session(from, End::Refused(format!("awareness refused: {rule}")))
                     }
@@ -358,7 +365,10 @@ impl Actor {
         };
         if member.echo_saved && *update != *EMPTY_UPDATE {
             let adds = received.news.iter().flat_map(|news| &news.adds);
-            member.has(adds.map(|(client, _)| (*client, self.document.next_clock(*client))));
+            if !answers {
+                adds.clone().for_each(|(client, _)| member.makes(*client));
+            }
+            member.has_too(adds.map(|(client, _)| (*client, self.document.next_clock(*client))));
             // Where nothing was news, all of it is here already.
             let own = match (received.news, &received.rest) {
                 (Some(news), _) => Some(news),
@@ -443,7 +453,7 @@ impl Actor {
                 if member.echo_saved {
                     // What it has made, or has already, it would take for "saved".
                     let (held, now): (Vec<_>, Vec<_>) =
-                        batch.news.iter().partition(|told| member.waits_for(told));
+                        { batch.news.iter().partition(|told| member.waits_for(told)) };
                     let now = if held.is_empty() && !senders.contains(session) {
                         frames.clone()
                     } else {

@@ -172,6 +172,11 @@ impl Presence {
         fits
     }
 
+    /// The client id that a session announced first, as the one of its own replica.
+    pub fn own_client(&self, session: SessionId) -> Option<ClientId> {
+        self.own.get(&session).copied().flatten()
+    }
+
     /// Removes whom a session owns, and returns what is news to the others.
     pub fn remove(&mut self, session: SessionId, now: Duration) -> Vec<State> {
         self.own.remove(&session);

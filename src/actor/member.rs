@@ -1,7 +1,7 @@
 //! A session as the actor sees it: its outbox, and what it does not get yet.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -13,6 +13,7 @@ use crate::{
     end::End,
     guard::Rest,
     outbox::{Outbox, Outgoing},
+    state_vector::StateVector,
     update::{ClientId, Clock},
 };
 
@@ -27,8 +28,10 @@ pub(super) struct Member {
     pub(super) outbox: MemberOutbox,
     /// Whether its own edits come back to it when they are saved.
     pub(super) echo_saved: bool,
-    /// Where its own edits come back: how much of each client's edits it has, as far as is known.
-    has: HashMap<ClientId, Clock>,
+    /// Where its own edits come back: how much of each client's edits it has; unknown until its sync step 1.
+    has: Option<HashMap<ClientId, Clock>>,
+    /// The client ids of the edits that it has made.
+    own: HashSet<ClientId>,
     /// What it gets when everything through a number is saved.
     held: VecDeque<(u64, Arc<Outgoing>)>,
     held_bytes: usize,
@@ -52,11 +55,11 @@ impl Member {
     pub(super) fn new(outbox: MemberOutbox, echo_saved: bool) -> Self {
         // The greeting asks already.
         let budget = Budget::new(Instant::now());
-        let has = HashMap::new();
         Self {
             outbox,
             echo_saved,
-            has,
+            has: None,
+            own: HashSet::new(),
             held: VecDeque::new(),
             held_bytes: 0,
             asked: true,
@@ -65,21 +68,39 @@ impl Member {
         }
     }
 
-    /// Notes how much of some clients' edits the session has.
-    pub(super) fn has(&mut self, clocks: impl Iterator<Item = (ClientId, Clock)>) {
+    /// Notes what a session has that says so in its sync step 1.
+    pub(super) fn has(&mut self, state_vector: &StateVector) {
         if self.echo_saved {
+            self.has.get_or_insert_default();
+            self.has_too(state_vector.iter());
+        }
+    }
+
+    /// Notes that a session has made edits with this client id.
+    pub(super) fn makes(&mut self, client: ClientId) {
+        if self.echo_saved {
+            self.own.insert(client);
+        }
+    }
+
+    /// Notes how much of some clients' edits the session has, beside what it said before.
+    pub(super) fn has_too(&mut self, clocks: impl Iterator<Item = (ClientId, Clock)>) {
+        if let Some(has) = &mut self.has {
             for (client, clock) in clocks {
-                let known = self.has.entry(client).or_default();
+                let known = has.entry(client).or_default();
                 *known = clock.max(*known);
             }
         }
     }
 
     /// Whether a session that takes its own edits for "saved" must wait for this news until it is: it may be its
-    /// own, sent over an earlier connection, or offered again by somebody who has it.
+    /// own, sent over another connection, or offered again by somebody who has it.
     pub(super) fn waits_for(&self, told: &Told) -> bool {
-        let has = |client: &ClientId| self.has.get(client).copied().unwrap_or(0);
-        !told.fresh || told.news.adds.iter().any(|(client, first)| *first < has(client))
+        let Some(has) = &self.has else { return true };
+        let known = |(client, first): &(ClientId, Clock)| {
+            self.own.contains(client) || has.get(client).is_some_and(|clock| first < clock)
+        };
+        !told.fresh || told.news.adds.iter().any(known)
     }
 
     pub(super) fn keep_aside(&mut self, rest: Rest) {
