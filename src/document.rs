@@ -24,8 +24,7 @@ use crate::{
 /// How many updates of a log go into one transaction: yrs squashes at the end of one, and a transaction
 /// over a whole log costs time that grows with its square.
 const UPDATES_PER_TRANSACTION: usize = 1_000;
-/// Clients in one update from outside. Integrating n clients at one place costs yrs time that grows with n²:
-/// 10,000 take two seconds, once.
+/// Clients in one update from outside: more than have edited any document of people.
 const MAX_CLIENTS: usize = 10_000;
 /// The document itself. After [`UpdateError::Broken`] it must be forgotten, not dropped and not used.
 #[derive(Debug)]

@@ -74,7 +74,7 @@ struct Run {
 
 /// Where content belongs: in what, and under which key. Content whose place nobody knows any more was
 /// collected, and what refers to it is collected as well.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Place {
     holder: u32,
     key: Option<u32>,

@@ -9,7 +9,6 @@ mod socket;
 
 use axum::{Router, routing::get};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower_http::compression::CompressionLayer;
 
 use crate::hub::Hub;
 
@@ -25,15 +24,15 @@ pub(crate) struct Shared {
 }
 
 pub(crate) fn router(shared: Shared) -> Router {
-    let pages = Router::new()
+    let routes = Router::new()
+        .route("/ws/{*name}", get(socket::y_websocket))
         .route("/api/documents/{name}", get(documents::export))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready));
     #[cfg(feature = "demo")]
-    let pages = pages.route("/", get(demo::page)).route("/{*path}", get(demo::file));
-    pages
+    let routes = routes.merge(demo::routes());
+    routes
         .fallback(error::not_found)
-        .layer(CompressionLayer::new())
-        .route("/ws/{*name}", get(socket::y_websocket))
+        .method_not_allowed_fallback(error::method_not_allowed)
         .with_state(shared)
 }

@@ -20,7 +20,7 @@ pub type Clock = u32;
 /// Clocks stay below this, so that no sum of two of them leaves the range of either implementation.
 pub const MAX_CLOCK: u64 = (1 << 31) - 2;
 /// Blocks, and deleted ranges, in one update from outside: reading them takes 50 bytes of memory each, and yrs takes more.
-const MAX_PARTS: usize = 1_000_000;
+const MAX_PARTS: usize = 250_000;
 /// Bytes of one update, so that places in it are small numbers.
 const MAX_BYTES: usize = u32::MAX as usize;
 /// How deep arrays and objects may nest in one value: yrs reads them recursively.
@@ -235,7 +235,7 @@ impl<'a> Update<'a> {
                 return Err(Malformed::Rule("a clock is beyond 2^31 - 2"));
             }
             if self.blocks.len() == max_parts {
-                return Err(Malformed::Rule("an update has more than 1,000,000 blocks: send it in parts"));
+                return Err(Malformed::Rule("an update has more than 250,000 blocks: send it in parts"));
             }
             self.blocks.push(block);
         }
@@ -307,7 +307,7 @@ impl<'a> Update<'a> {
                 last_end = end;
                 if self.deletes.len() == max_parts {
                     return Err(Malformed::Rule(
-                        "an update has more than 1,000,000 deleted ranges: send it in parts",
+                        "an update has more than 250,000 deleted ranges: send it in parts",
                     ));
                 }
                 self.deletes.push((client, clock as Clock..end as Clock));

@@ -94,7 +94,13 @@ async fn the_accept_header_chooses_where_the_address_does_not() {
     assert_eq!(text.text(), "hello");
     let json = server.get_with("/api/documents/letter?format=json", "Accept: text/plain\r\n").await;
     assert_eq!(json.text(), "{\"text\":\"hello\"}");
+    assert_eq!(
+        server.get_with("/api/documents/letter", "Accept: Application/JSON\r\n").await.text(),
+        json.text()
+    );
     assert_eq!(server.get_with("/api/documents/letter", "Accept: image/png\r\n").await.status, 406);
+    let posted = server.request("POST", "/api/documents/letter", "Content-Length: 0\r\n").await;
+    assert_eq!((posted.status, posted.header("content-type")), (405, Some("application/problem+json")));
 }
 
 #[tokio::test]
@@ -140,6 +146,8 @@ async fn an_unknown_document_or_a_bad_question_is_an_error_with_a_body() {
         ("/api/documents/letter?format=json&root=text:array", 400, "it holds text"),
         (&long, 400, "1001"),
         ("/api/nothing", 404, "/api/nothing"),
+        ("/api/documents/%FF", 400, "UTF-8"),
+        ("/ws/letter", 400, "upgrade"),
     ];
     for (path, status, detail) in cases {
         let answer = server.get(path).await;

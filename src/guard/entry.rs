@@ -13,6 +13,8 @@ use crate::update::{Block, ClientId, Clock, Content, Id, Malformed, Parent, Sect
 /// With more sections than these, yrs gets what is let in step by step: in one update it follows their references
 /// with a stack that it searches again and again, and then calls itself once for each section.
 const MANY_SECTIONS: usize = 64;
+/// Blocks between the same neighbours in one update of many clients.
+const MAX_NEIGHBOURS: u32 = 500;
 /// How deep shared types may nest: yrs walks them recursively.
 const MAX_TYPE_DEPTH: u32 = 100;
 
@@ -27,6 +29,8 @@ pub(super) struct Entry<'g, 'u> {
     emptied: BTreeSet<usize>,
     /// Where each client's ranges are among the update's deletions; made when they are first looked up.
     deletes_of: Option<HashMap<ClientId, Range<usize>>>,
+    /// How many blocks stand between the same neighbours; only counted where there are many sections.
+    neighbours: HashMap<(Place, Option<Id>, Option<Id>), u32>,
     /// The block that is looked at.
     current: usize,
     before: Before,
@@ -63,7 +67,8 @@ impl<'g, 'u> Entry<'g, 'u> {
         let sections = sections.collect();
         let before = Before { holders: guard.holders.len(), keys: guard.keys.len(), roots: Vec::new() };
         let (steps, emptied, deletes_of) = (Vec::new(), BTreeSet::new(), None);
-        Self { guard, update, sections, steps, emptied, deletes_of, current: 0, before }
+        let neighbours = HashMap::new();
+        Self { guard, update, sections, steps, emptied, deletes_of, neighbours, current: 0, before }
     }
 
     /// Lets in what stands on known ground, in whatever order the sections need each other.
@@ -212,6 +217,7 @@ impl<'g, 'u> Entry<'g, 'u> {
             }
         }
         let Some(place) = place else { return Ok(()) };
+        self.count_neighbours(block, place)?;
         if place.key.is_some() {
             if block.right_origin().is_some() {
                 return Err(Malformed::Rule("a block under a key has a right neighbour"));
@@ -239,6 +245,19 @@ impl<'g, 'u> Entry<'g, 'u> {
                 self.note_root(name, place, kind);
                 Ok(())
             }
+        }
+    }
+
+    /// Many clients at one place cost yrs time that grows with their square: people come there one by one.
+    fn count_neighbours(&mut self, block: &Block, place: Place) -> Result<(), Malformed> {
+        if self.sections.len() <= MANY_SECTIONS {
+            return Ok(());
+        }
+        let here = self.neighbours.entry((place, block.origin(), block.right_origin())).or_default();
+        *here += 1;
+        match *here <= MAX_NEIGHBOURS {
+            true => Ok(()),
+            false => Err(Malformed::Rule("more than 500 edits at one place in one update: send it in parts")),
         }
     }
 

@@ -1,11 +1,14 @@
 //! The web demo, built into the binary.
 
 use axum::{
+    Router,
     extract::Path,
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
+    routing::get,
 };
 use rust_embed::{EmbeddedFile, RustEmbed};
+use tower_http::compression::CompressionLayer;
 
 use super::error::Problem;
 
@@ -13,13 +16,19 @@ use super::error::Problem;
 #[folder = "web-demo/dist"]
 struct Files;
 
+/// The page and its files. Only they are compressed: a document's strong tag is that of its very bytes.
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    let routes = Router::new().route("/", get(page)).route("/{*path}", get(file));
+    routes.layer(CompressionLayer::new())
+}
+
 /// The page; which document it shows is a matter between its address and the browser.
-pub(crate) async fn page(headers: HeaderMap) -> Response {
+async fn page(headers: HeaderMap) -> Response {
     answer("index.html", &headers)
 }
 
 /// A file that the page needs.
-pub(crate) async fn file(Path(path): Path<String>, headers: HeaderMap) -> Response {
+async fn file(Path(path): Path<String>, headers: HeaderMap) -> Response {
     answer(&path, &headers)
 }
 
@@ -28,7 +37,8 @@ fn answer(path: &str, headers: &HeaderMap) -> Response {
         return Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at /{path}")).into_response();
     };
     let hash = metadata.sha256_hash();
-    let etag = format!("\"{}\"", hash[..16].iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    // Weak, because the bytes differ where they are compressed.
+    let etag = format!("W/\"{}\"", hash[..16].iter().map(|byte| format!("{byte:02x}")).collect::<String>());
     // The build puts a hash of the content into the name of everything in this folder.
     let hashed = path.starts_with("assets/");
     let caching = [

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use axum::{
-    extract::{Path, Query, State},
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -33,10 +36,12 @@ enum Found {
 /// `GET /api/documents/{name}`: the document in the format that `?format=` or the `Accept` header names.
 pub(crate) async fn export(
     State(shared): State<Shared>,
-    Path(name): Path<String>,
-    Query(parameters): Query<Vec<(String, String)>>,
+    name: Result<Path<String>, PathRejection>,
+    parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let Path(name) = name.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let Query(parameters) = parameters.map_err(|error| Problem::bad_request(error.body_text()))?;
     let name = DocumentName::new(&name).map_err(Problem::bad_request)?;
     let (format, roots) = read_parameters(&parameters)?;
     let format = match format {
@@ -106,8 +111,8 @@ fn look(
     Ok(Found::Content { etag, content })
 }
 
-/// Whether a tag of `If-None-Match` is this one, compared weakly (RFC 9110, section 13.1.2): a compressed
-/// answer carries a weak tag.
+/// Whether a tag of `If-None-Match` is this one, compared weakly (RFC 9110, section 13.1.2): somebody in between
+/// may have compressed the answer.
 fn same_tag(known: &str, etag: &str) -> bool {
     let known = known.trim();
     known.strip_prefix("W/").unwrap_or(known) == etag
@@ -149,7 +154,7 @@ fn named<T: Copy>(names: &[(&str, T)], parameter: &str, value: &str) -> Result<T
 /// The first format that the `Accept` header names, best first; an update where it does not care.
 fn accepted(headers: &HeaderMap) -> Result<Format, Problem> {
     let Some(accept) = headers.get(header::ACCEPT) else { return Ok(Format::Update) };
-    let accept = accept.to_str().unwrap_or_default();
+    let accept = accept.to_str().unwrap_or_default().to_ascii_lowercase();
     let mut ranges: Vec<(f32, &str)> = accept
         .split(',')
         .map(|range| {

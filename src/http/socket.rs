@@ -1,7 +1,9 @@
 //! WebSockets: the upgrade, and the way to the document that the client asks for.
 
 use axum::{
-    extract::{Query, State, WebSocketUpgrade},
+    extract::{
+        Query, State, WebSocketUpgrade, rejection::QueryRejection, ws::rejection::WebSocketUpgradeRejection,
+    },
     http::Uri,
     response::{IntoResponse, Response},
 };
@@ -42,10 +44,18 @@ enum Echo {
 /// `/ws/{name}`: y-websocket's protocol; the document's name is everything after `/ws/`.
 pub(crate) async fn y_websocket(
     State(shared): State<Shared>,
-    Query(options): Query<Options>,
+    options: Result<Query<Options>, QueryRejection>,
     uri: Uri,
-    upgrade: WebSocketUpgrade,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
+    let Query(options) = match options {
+        Ok(options) => options,
+        Err(error) => return Problem::bad_request(error.body_text()).into_response(),
+    };
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(error) => return Problem::new(error.status(), error.body_text()).into_response(),
+    };
     let path = uri.path();
     let name = match DocumentName::from_path(path.strip_prefix("/ws/").unwrap_or(path)) {
         Ok(name) => name,

@@ -68,8 +68,8 @@ pub fn all() -> Vec<Input> {
     let at_one_place = (0..4).map(|part| same_place(part * 4_000..(part + 1) * 4_000)).collect();
     add("16,000 clients at one place in four parts", Kind::Update, at_one_place);
     add("4,096 clients under one key", Kind::Update, vec![same_key(4_096)]);
-    add("500,000 deletions of what is not there", Kind::Update, vec![many_deletions(500_000)]);
-    add("1,000,000 collected blocks", Kind::Update, vec![collected_blocks(1_000_000)]);
+    add("200,000 deletions of what is not there", Kind::Update, vec![many_deletions(200_000)]);
+    add("200,000 collected blocks", Kind::Update, vec![collected_blocks(200_000)]);
     add("5,000,000 collected blocks", Kind::Update, vec![collected_blocks(5_000_000)]);
     inputs
 }
