@@ -1,0 +1,154 @@
+//! A document, its clients and a server that may die, over a bad network: from one seed, in one thread, with
+//! time under control. What the clients do is what Yjs did in a history of the same seed, and Yjs says at the end
+//! whether all have what it makes of these edits.
+//!
+//! ```text
+//! QUIRE_TEST_SEEDS=100000 QUIRE_TEST_FIRST_SEED=1    how many seeds, and from which one on
+//! QUIRE_TEST_SEED=77                                 only this one, aloud (with -- --nocapture)
+//! ```
+
+#![allow(unreachable_pub, reason = "these modules are one test")]
+
+#[path = "simulation/client.rs"]
+mod client;
+#[path = "simulation/disk.rs"]
+mod disk;
+#[path = "simulation/judge.rs"]
+mod judge;
+#[path = "simulation/process.rs"]
+mod process;
+#[path = "simulation/random.rs"]
+mod random;
+#[path = "simulation/world.rs"]
+mod world;
+
+use std::{
+    collections::BTreeMap,
+    env,
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use tracing::Level;
+
+use judge::{Ending, History, Judge};
+use world::{Mistake, Trace, Trial};
+
+/// How many seeds are tried where nobody says otherwise.
+const SEEDS: u64 = 1_000;
+/// On how many seeds a deliberate mistake is tried at most.
+const SEEDS_PER_MISTAKE: u64 = 500;
+/// How many histories are made in advance.
+const AHEAD: u64 = 8;
+/// More failures than these tell nothing new.
+const MAX_FAILURES: usize = 10;
+
+/// What went wrong, by seed.
+type Failures = BTreeMap<u64, Vec<String>>;
+
+#[test]
+fn everybody_ends_with_what_yjs_makes_of_all_edits() {
+    let only = number("QUIRE_TEST_SEED");
+    let first = only.or(number("QUIRE_TEST_FIRST_SEED")).unwrap_or(1);
+    let count = only.map_or_else(|| number("QUIRE_TEST_SEEDS").unwrap_or(SEEDS), |_| 1);
+    if only.is_some() {
+        // What the server writes to its log, between the lines of the simulation.
+        tracing_subscriber::fmt().with_max_level(Level::DEBUG).without_time().init();
+    }
+    let failures = simulate(first..first + count, Trial::Sound, MAX_FAILURES, only.is_some());
+    let told: String = failures
+        .iter()
+        .map(|(seed, problems)| format!("QUIRE_TEST_SEED={seed}\n    {}\n", problems.join("\n    ")))
+        .collect();
+    assert!(
+        failures.is_empty(),
+        "these fail, and repeat with cargo test --test simulation everybody -- --nocapture\n{told}"
+    );
+}
+
+#[test]
+fn a_seed_repeats_itself() {
+    let mut judge = Judge::start();
+    for seed in 1..=10 {
+        judge.prepare(seed);
+        let history = judge.history(seed);
+        let number = || {
+            let lived = world::live(seed, history.clone(), Trial::Sound, Trace::new(false));
+            lived.map(|(_, number)| number)
+        };
+        assert_eq!(number(), number(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_dropped_reply_is_noticed() {
+    assert_noticed(Mistake::ReplyDropped);
+}
+
+#[test]
+fn a_resync_without_the_delete_set_is_noticed() {
+    assert_noticed(Mistake::ResyncWithoutDeleteSet);
+}
+
+#[test]
+fn a_gap_that_is_let_through_is_noticed() {
+    assert_noticed(Mistake::GapLetThrough);
+}
+
+/// Some world fails with the mistake that does not fail without it.
+fn assert_noticed(mistake: Mistake) {
+    for first in (1..=SEEDS_PER_MISTAKE).step_by(10) {
+        let seeds = first..first + 10;
+        let mut noticed = simulate(seeds.clone(), Trial::With(mistake), usize::MAX, false);
+        let unsound = simulate(seeds, Trial::Without(mistake), usize::MAX, false);
+        noticed.retain(|seed, _| !unsound.contains_key(seed));
+        if !noticed.is_empty() {
+            println!("noticed: {noticed:?}");
+            return;
+        }
+    }
+    panic!("{SEEDS_PER_MISTAKE} seeds do not notice it");
+}
+
+/// Lives through the worlds of these seeds, until so many have failed.
+fn simulate(seeds: Range<u64>, trial: Trial, max_failures: usize, aloud: bool) -> Failures {
+    let mut judge = Judge::start();
+    let mut failures = Failures::new();
+    let mut prepared = seeds.clone();
+    for seed in prepared.by_ref().take(AHEAD as usize) {
+        judge.prepare(seed);
+    }
+    for seed in seeds.clone() {
+        prepared.by_ref().take(1).for_each(|seed| judge.prepare(seed));
+        match live(seed, judge.history(seed), trial, aloud) {
+            Ok(ending) => judge.judge(seed, &ending),
+            Err(problem) => drop(failures.insert(seed, vec![problem])),
+        }
+        failures.extend(judge.problems(false));
+        if failures.len() >= max_failures {
+            return failures;
+        }
+        if (seed - seeds.start + 1).is_multiple_of(10_000) {
+            eprintln!("{} seeds are done, {} failed", seed - seeds.start + 1, failures.len());
+        }
+    }
+    failures.extend(judge.problems(true));
+    failures
+}
+
+/// One world; a panic is a failure like another, so that its seed is told.
+fn live(seed: u64, history: History, trial: Trial, aloud: bool) -> Result<Ending, String> {
+    let run = AssertUnwindSafe(|| world::live(seed, history, trial, Trace::new(aloud)));
+    match catch_unwind(run) {
+        Ok(lived) => lived.map(|(ending, _)| ending),
+        Err(panic) => Err(match panic.downcast_ref::<String>() {
+            Some(text) => text.clone(),
+            None => panic.downcast_ref::<&str>().copied().unwrap_or("a panic without a text").to_owned(),
+        }),
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    let value = env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name} is a number, not {value:?}")))
+}
