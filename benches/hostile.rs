@@ -93,7 +93,8 @@ async fn main() {
     let (stop, stopped) = oneshot::channel();
     let undisturbed = async {
         tokio::time::sleep(UNDISTURBED).await;
-        drop(stop.send(()));
+        // An error: they have stopped already.
+        let _ = stop.send(());
     };
     let ((median, p99, max), ()) = tokio::join!(type_to_each_other(&quire, stopped), undisturbed);
     println!("undisturbed: median {median:.2} ms, p99 {p99:.2} ms, maximum {max:.1} ms");
@@ -109,7 +110,8 @@ async fn main() {
                 println!("  {:.1} s: {}", start.elapsed().as_secs_f64(), input.label);
             }
         }
-        drop(stop.send(()));
+        // An error: they have stopped already.
+        let _ = stop.send(());
     };
     let ((median, p99, max), ()) = tokio::join!(type_to_each_other(&quire, stopped), attacks);
     println!(

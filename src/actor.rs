@@ -18,7 +18,7 @@ use tokio::{
     runtime::{Handle, RuntimeFlavor},
     sync::mpsc,
     task::{block_in_place, yield_now},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tracing::{debug, error, info};
 
@@ -137,18 +137,24 @@ impl Actor {
         Ok(())
     }
 
-    /// In place of [`Actor::run`] where the document could not be loaded: tells everybody why, until for a
-    /// moment nobody has asked.
-    pub async fn refuse(&mut self, reason: &str) -> Stopped {
-        while let Ok(mail) = timeout(STAY, self.mailbox.recv()).await {
+    /// In place of [`Actor::run`] where the document could not be loaded: tells everybody why who asks within
+    /// a moment. Then it is worth another try.
+    pub async fn refuse(&mut self, reason: &str) {
+        let until = Instant::now() + STAY;
+        loop {
+            let Ok(mail) = timeout_at(until, self.mailbox.recv()).await else {
+                // Who is in the mailbox by now is answered; who comes later opens the document anew.
+                self.mailbox.close();
+                while let Some(mail) = self.mailbox.recv().await {
+                    refuse_mail(mail, reason);
+                }
+                return;
+            };
             match mail {
-                Some(Mail::Join { outbox, .. }) => outbox.0.end(End::Unreadable(reason.to_owned())),
-                Some(Mail::Read(look)) => look(Err(reason)),
-                Some(Mail::Stop) | None => return Stopped::Told,
-                Some(Mail::Receive { .. } | Mail::CatchUp { .. } | Mail::Leave { .. }) => {}
+                Some(Mail::Stop) | None => return,
+                Some(mail) => refuse_mail(mail, reason),
             }
         }
-        Stopped::Idle
     }
 
     /// Serves the document until there is a reason to stop.
@@ -554,6 +560,14 @@ impl Actor {
         for (_, member) in self.members.drain() {
             member.outbox.0.end(end.clone());
         }
+    }
+}
+
+fn refuse_mail(mail: Mail, reason: &str) {
+    match mail {
+        Mail::Join { outbox, .. } => outbox.0.end(End::Unreadable(reason.to_owned())),
+        Mail::Read(look) => look(Err(reason)),
+        Mail::Receive { .. } | Mail::CatchUp { .. } | Mail::Leave { .. } | Mail::Stop => {}
     }
 }
 

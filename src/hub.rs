@@ -134,15 +134,13 @@ impl Drop for Registered {
 }
 
 async fn live(registered: Registered, mut actor: Actor) {
-    let retired = || registered.hub.retire(&registered.name);
     if let Err(reason) = actor.load().await {
         error!(%reason, "the document cannot be opened; its stored bytes stay as they are");
-        while actor.refuse(&reason).await == Stopped::Idle && !retired() {}
-        return;
+        return actor.refuse(&reason).await;
     }
     loop {
         match actor.run().await {
-            Stopped::Idle if !retired() => actor.stay(),
+            Stopped::Idle if !registered.hub.retire(&registered.name) => actor.stay(),
             Stopped::Idle | Stopped::Told | Stopped::Failed(None) => return,
             Stopped::Failed(Some(suspect)) => return registered.set_aside(suspect).await,
         }

@@ -76,6 +76,8 @@ pub struct Outbox {
 struct State {
     waiting: VecDeque<Arc<Outgoing>>,
     bytes: usize,
+    /// Bytes of the largest frame that waits.
+    largest: usize,
     missed: Option<Missed>,
     /// Whether the session has asked for what it missed.
     asked: bool,
@@ -99,8 +101,9 @@ impl Outbox {
     /// Puts in a frame, or notes that it was missed.
     pub fn push(&self, outgoing: &Arc<Outgoing>) {
         let mut state = self.lock();
-        let full = state.waiting.len() >= MAX_FRAMES
-            || (state.bytes + outgoing.frame.len() > MAX_BYTES && !state.waiting.is_empty());
+        let largest = state.largest.max(outgoing.frame.len());
+        let others = state.bytes + outgoing.frame.len() - largest;
+        let full = state.waiting.len() >= MAX_FRAMES || others > MAX_BYTES;
         if full && state.missed.is_none() {
             state.drop_what_waits();
         }
@@ -112,6 +115,7 @@ impl Outbox {
             state.end.get_or_insert(End::Stuck);
         } else {
             state.bytes += outgoing.frame.len();
+            state.largest = state.largest.max(outgoing.frame.len());
             state.waiting.push_back(outgoing.clone());
         }
         drop(state);
@@ -152,6 +156,11 @@ impl Outbox {
         self.lock().asked = asked;
     }
 
+    /// Why the session is over, where somebody has said so.
+    pub fn ended(&self) -> Option<End> {
+        self.lock().end.clone()
+    }
+
     /// Waits until there is something for the session; frames are appended to `frames`.
     pub async fn take(&self, frames: &mut Vec<Arc<Outgoing>>) -> Taken {
         loop {
@@ -170,7 +179,7 @@ impl Outbox {
         }
         if !state.waiting.is_empty() {
             frames.extend(state.waiting.drain(..));
-            state.bytes = 0;
+            (state.bytes, state.largest) = (0, 0);
             return Some(Taken::Frames);
         }
         (state.missed.is_some() && !state.asked).then_some(Taken::Behind)
@@ -189,7 +198,8 @@ impl State {
             matches!(outgoing.carries, Carries::Question)
         });
         self.waiting.shrink_to_fit();
-        self.bytes = self.waiting.iter().map(|outgoing| outgoing.frame.len()).sum();
+        let sizes = self.waiting.iter().map(|outgoing| outgoing.frame.len());
+        (self.bytes, self.largest) = (sizes.clone().sum(), sizes.max().unwrap_or(0));
         self.missed = Some(missed);
     }
 }
@@ -236,8 +246,14 @@ mod tests {
         outbox.push(&edit(1, 0, 5 * MAX_BYTES));
         let mut frames = Vec::new();
         assert!(matches!(outbox.take(&mut frames).await, Taken::Frames));
-        outbox.push(&edit(1, 1, MAX_BYTES));
-        outbox.push(&edit(1, 2, 1));
+        // A large one beside small ones, in either order.
+        outbox.push(&edit(1, 1, 1_000));
+        outbox.push(&edit(1, 2, 5 * MAX_BYTES));
+        outbox.push(&edit(1, 3, 1_000));
+        assert!(matches!(outbox.take(&mut frames).await, Taken::Frames));
+        outbox.push(&edit(1, 4, MAX_BYTES));
+        outbox.push(&edit(1, 5, MAX_BYTES));
+        outbox.push(&edit(1, 6, 1));
         assert!(matches!(outbox.take(&mut frames).await, Taken::Behind));
     }
 

@@ -44,7 +44,12 @@ impl Session {
         if let Some(until) = self.outbox.take_rest() {
             sleep_until(until).await;
         }
-        self.document.receive(self.id, message).await.map_err(|Gone| End::Reopening)
+        self.document.receive(self.id, message).await.map_err(|Gone| self.end())
+    }
+
+    /// Why the document is gone, as far as it has told this session.
+    fn end(&self) -> End {
+        self.outbox.ended().unwrap_or(End::Reopening)
     }
 
     /// Waits for what the client must hear; the frames are appended to `frames`.
@@ -54,7 +59,7 @@ impl Session {
                 Taken::Frames => return Ok(()),
                 Taken::Behind => {
                     let asking = Asking::new(&self.outbox);
-                    self.document.catch_up(self.id).await.map_err(|Gone| End::Reopening)?;
+                    self.document.catch_up(self.id).await.map_err(|Gone| self.end())?;
                     asking.done();
                 }
                 Taken::End(end) => return Err(end),

@@ -94,8 +94,9 @@ impl RootKind {
     fn learned(evidence: RootEvidence) -> Option<Self> {
         match evidence {
             RootEvidence { text: true, .. } => Some(Self::Text),
-            RootEvidence { xml: true, .. } => Some(Self::Xml),
+            // An array may hold XML elements; a fragment holds nothing else.
             RootEvidence { array: true, .. } => Some(Self::Array),
+            RootEvidence { xml: true, .. } => Some(Self::Xml),
             RootEvidence { map: true, .. } => Some(Self::Map),
             _ => None,
         }
@@ -154,7 +155,8 @@ fn kinds(
 
 fn fits(asked: RootKind, evidence: RootEvidence) -> bool {
     match asked {
-        RootKind::Text => !evidence.xml && !evidence.array,
+        // A text may hold embedded types beside its text.
+        RootKind::Text => evidence.text || (!evidence.xml && !evidence.array),
         RootKind::Xml | RootKind::Array => !evidence.text,
         RootKind::Map => !evidence.text && !evidence.xml && !evidence.array,
     }
