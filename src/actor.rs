@@ -3,12 +3,12 @@
 
 mod batch;
 mod budget;
+mod ending;
 mod handle;
 mod member;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    mem,
     sync::Arc,
     time::Duration,
 };
@@ -18,9 +18,9 @@ use tokio::{
     runtime::{Handle, RuntimeFlavor},
     sync::mpsc,
     task::{block_in_place, yield_now},
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep_until},
 };
-use tracing::{debug, error, info};
+use tracing::{debug, info};
 
 pub use self::handle::{DocumentHandle, Gone, ReadError};
 use self::{
@@ -55,9 +55,6 @@ const NOBODY: SessionId = SessionId(0);
 const EMPTY_UPDATE: &[u8] = &[0, 0];
 /// How long a document stays open that somebody took up while it was about to leave memory.
 const STAY: Duration = Duration::from_secs(1);
-/// How long a stopping actor tries to save what is not saved yet.
-const SAVE_AT_END: Duration = Duration::from_secs(8);
-
 /// Why an actor stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stopped {
@@ -135,26 +132,6 @@ impl Actor {
         self.saver = Saver::new(self.name.clone(), self.backend.clone(), log);
         self.rest_at = Instant::now();
         Ok(())
-    }
-
-    /// In place of [`Actor::run`] where the document could not be loaded: tells everybody why who asks within
-    /// a moment. Then it is worth another try.
-    pub async fn refuse(&mut self, reason: &str) {
-        let until = Instant::now() + STAY;
-        loop {
-            let Ok(mail) = timeout_at(until, self.mailbox.recv()).await else {
-                // Who is in the mailbox by now is answered; who comes later opens the document anew.
-                self.mailbox.close();
-                while let Some(mail) = self.mailbox.recv().await {
-                    refuse_mail(mail, reason);
-                }
-                return;
-            };
-            match mail {
-                Some(Mail::Stop) | None => return,
-                Some(mail) => refuse_mail(mail, reason),
-            }
-        }
     }
 
     /// Serves the document until there is a reason to stop.
@@ -512,62 +489,6 @@ impl Actor {
         for member in self.members.values_mut() {
             member.release(self.saver.saved());
         }
-    }
-
-    /// Ends all sessions, and saves what is not saved yet.
-    async fn stop(&mut self) -> Stopped {
-        self.end_all(End::Stopping);
-        let mut document = Some(mem::take(&mut self.document));
-        let save = async {
-            loop {
-                match &document {
-                    Some(known) if self.saver.start(known).is_err() => mem::forget(document.take()),
-                    Some(_) => {}
-                    None => self.saver.start_without_document(),
-                }
-                if self.saver.is_idle() {
-                    return;
-                }
-                self.saver.progress().await;
-            }
-        };
-        if timeout(SAVE_AT_END, save).await.is_err() {
-            error!("not everything could be saved before the deadline");
-        }
-        Stopped::Told
-    }
-
-    /// The document engine failed. What it accepted before is saved; the sessions come back to a new actor.
-    async fn fail(&mut self, broken: UpdateError) -> Stopped {
-        error!(error = %broken, "the document is opened anew");
-        mem::forget(mem::take(&mut self.document));
-        self.end_all(End::Reopening);
-        let save = async {
-            self.saver.start_without_document();
-            while !self.saver.is_idle() {
-                self.saver.progress().await;
-                self.saver.start_without_document();
-            }
-        };
-        if timeout(SAVE_AT_END, save).await.is_err() {
-            error!("not everything could be saved before the document is opened anew");
-        }
-        let suspect = self.suspect.take();
-        Stopped::Failed(suspect.map(|update| Suspect { update, reason: broken.to_string() }))
-    }
-
-    fn end_all(&mut self, end: End) {
-        for (_, member) in self.members.drain() {
-            member.outbox.0.end(end.clone());
-        }
-    }
-}
-
-fn refuse_mail(mail: Mail, reason: &str) {
-    match mail {
-        Mail::Join { outbox, .. } => outbox.0.end(End::Unreadable(reason.to_owned())),
-        Mail::Read(look) => look(Err(reason)),
-        Mail::Receive { .. } | Mail::CatchUp { .. } | Mail::Leave { .. } | Mail::Stop => {}
     }
 }
 

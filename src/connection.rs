@@ -107,9 +107,10 @@ fn end_of(error: axum::Error) -> End {
 
 async fn write(sink: &mut SplitSink<WebSocket, Frame>, session: &Session, ping: &Notify) -> End {
     let mut frames = Vec::new();
+    let mut silent_since = Instant::now();
     loop {
         let next = tokio::select! {
-            next = timeout(KEEP_ALIVE, session.next(&mut frames)) => next,
+            next = timeout_at(silent_since + KEEP_ALIVE, session.next(&mut frames)) => next,
             () = ping.notified() => {
                 if let Err(end) = within(0, sink.send(Frame::Ping(Bytes::new()))).await {
                     return end;
@@ -138,6 +139,8 @@ async fn write(sink: &mut SplitSink<WebSocket, Frame>, session: &Session, ping: 
         if let Err(end) = sent {
             return end;
         }
+        // A ping does not count: clients look for data.
+        silent_since = Instant::now();
     }
 }
 
