@@ -60,10 +60,10 @@ export class Scene {
   #afterwards = []
 
   /** Starts a server on an empty folder. */
-  serve = async ({ port = 0, flags = [] } = {}) => {
+  serve = async ({ port = 0, flags = [], variables = {} } = {}) => {
     const folder = await mkdtemp(join(tmpdir(), 'quire-clients-'))
     this.#folders.push(folder)
-    const server = new Server(folder, flags)
+    const server = new Server(folder, flags, variables)
     this.#servers.push(server)
     await server.start(port)
     return server
@@ -111,17 +111,19 @@ class Server {
   #exited = null
   #folder
   #flags
+  #variables
 
-  constructor(folder, flags) {
+  constructor(folder, flags, variables) {
     this.#folder = folder
     this.#flags = flags
+    this.#variables = variables
     this.log = ''
   }
 
   /** Resolves when the server says in its log that it listens. */
   async start(port = this.port) {
     const args = ['serve', '--listen', `127.0.0.1:${port}`, '--data', this.#folder, ...this.#flags]
-    const child = spawn(binary, args, { env: environment(), stdio: ['ignore', 'ignore', 'pipe'] })
+    const child = spawn(binary, args, { env: { ...environment(), ...this.#variables }, stdio: ['ignore', 'ignore', 'pipe'] })
     this.#process = child
     const killWithUs = () => child.kill('SIGKILL')
     process.once('exit', killWithUs)
