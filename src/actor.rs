@@ -152,7 +152,12 @@ impl Actor {
                     // No mail at all: not even the hub holds a handle any more.
                     let stop = count == 0 || mail.iter().any(|mail| matches!(mail, Mail::Stop));
                     while !mail.is_empty() {
-                        if let Err(broken) = beside_others(|| self.receive(&mut mail)) {
+                        // Giving the thread's other tasks away costs more than taking in a keystroke.
+                        let received = match mail.iter().any(Mail::is_large) {
+                            true => beside_others(|| self.receive(&mut mail)),
+                            false => self.receive(&mut mail),
+                        };
+                        if let Err(broken) = received {
                             return self.fail(broken).await;
                         }
                         yield_now().await;
@@ -436,7 +441,7 @@ impl Actor {
                 if member.echo_saved {
                     // What it has made, or has already, it would take for "saved".
                     let (held, now): (Vec<_>, Vec<_>) =
-                        { batch.news.iter().partition(|told| member.waits_for(told)) };
+                        batch.news.iter().partition(|told| member.waits_for(told));
                     let now = if held.is_empty() && !senders.contains(session) {
                         frames.clone()
                     } else {

@@ -12,6 +12,9 @@ const MAILBOX_MESSAGES: usize = 1_024;
 /// Bytes of messages that may wait for a document: a few of the largest frames.
 const MAILBOX_BYTES: usize = 64 * 1024 * 1024;
 
+/// From this size on a message may keep its actor busy for longer than others should wait for the thread.
+const LARGE_BYTES: usize = 64 * 1024;
+
 /// What waits for an actor.
 pub(super) enum Mail {
     Join { session: SessionId, outbox: MemberOutbox, echo_saved: bool },
@@ -20,6 +23,17 @@ pub(super) enum Mail {
     Leave { session: SessionId },
     Read(Look),
     Stop,
+}
+
+impl Mail {
+    /// Whether taking it in may take long: a large update, or a look at the whole document.
+    pub(super) fn is_large(&self) -> bool {
+        match self {
+            Self::Receive { message, .. } => message.size() > LARGE_BYTES,
+            Self::Read(_) => true,
+            Self::Join { .. } | Self::CatchUp { .. } | Self::Leave { .. } | Self::Stop => false,
+        }
+    }
 }
 
 /// A look at the document, or the reason why it cannot be read.
