@@ -26,7 +26,8 @@ use std::{
     collections::BTreeMap,
     env,
     ops::Range,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook},
+    sync::Once,
 };
 
 use tracing::Level;
@@ -112,6 +113,7 @@ fn assert_noticed(mistake: Mistake) {
 
 /// Lives through the worlds of these seeds, until so many have failed.
 fn simulate(seeds: Range<u64>, trial: Trial, max_failures: usize, aloud: bool) -> Failures {
+    keep_injected_panics_quiet();
     let mut judge = Judge::start();
     let mut failures = Failures::new();
     let mut prepared = seeds.clone();
@@ -146,6 +148,19 @@ fn live(seed: u64, history: History, trial: Trial, aloud: bool) -> Result<Ending
             None => panic.downcast_ref::<&str>().copied().unwrap_or("a panic without a text").to_owned(),
         }),
     }
+}
+
+/// The failures of the engine that are part of a world are many, and no news.
+fn keep_injected_panics_quiet() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let tell = take_hook();
+        set_hook(Box::new(move |panic| {
+            if panic.payload_as_str() != Some(world::INJECTED) {
+                tell(panic);
+            }
+        }));
+    });
 }
 
 fn number(name: &str) -> Option<u64> {

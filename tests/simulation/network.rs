@@ -236,6 +236,7 @@ impl World {
         self.trace.note(self.now, format_args!("client {} is sent away: {end:?}", self.links[index].client));
         match end {
             End::Stopping | End::Unreadable(_) => {}
+            End::Reopening if self.habits.engine_failures > 0 => {}
             End::Left | End::Stuck | End::Refused(_) | End::FrameTooLarge | End::Reopening => {
                 return Err(format!("client {} was sent away: {end:?}", self.links[index].client));
             }

@@ -44,6 +44,9 @@ const BACK_WITHIN: u64 = 2_500;
 /// Large states of presence that fill the outbox of somebody who reads nothing.
 const SHOUTS: usize = 20;
 
+/// How the document engine fails, where it is told to.
+pub const INJECTED: &str = "the simulation lets the document engine fail";
+
 /// From here on clients that make no edits have their numbers; those of the histories end at 2^32.
 const VISITORS: u64 = 1 << 40;
 
@@ -99,6 +102,7 @@ struct Habits {
     shouts: u64,
     restarts: u64,
     rests: u64,
+    engine_failures: u64,
     disk_trouble: u64,
     second_connections: u64,
     /// How long a document stays open after its last session, in milliseconds.
@@ -155,6 +159,7 @@ impl World {
             // What got lost on both sides is what leaves gaps.
             restarts: often(&mut random, if lossy { 80 } else { 50 }, 4),
             rests: often(&mut random, 30, 3),
+            engine_failures: often(&mut random, 30, 4),
             disk_trouble: often(&mut random, 50, 4),
             second_connections: often(&mut random, 20, 5),
             idle: [0, 100, 3_000][random.index(3)],
@@ -280,8 +285,17 @@ impl World {
     }
 
     fn something_happens(&mut self) -> Result<(), String> {
-        let Habits { cuts, stalls, shouts, restarts, rests, disk_trouble, second_connections, .. } =
-            self.habits;
+        let Habits {
+            cuts,
+            stalls,
+            shouts,
+            restarts,
+            rests,
+            engine_failures,
+            disk_trouble,
+            second_connections,
+            ..
+        } = self.habits;
         if self.random.percent(cuts) {
             self.cut_somebody();
         }
@@ -296,6 +310,9 @@ impl World {
         }
         if self.random.percent(rests) {
             self.everybody_leaves();
+        }
+        if self.random.percent(engine_failures) {
+            self.break_engine()?;
         }
         if self.random.percent(disk_trouble) {
             let trouble = Trouble {
@@ -358,6 +375,18 @@ impl World {
         if self.clients[client].forgetful && !self.is_connected(client) {
             self.clients[client].replica = Replica::new(self.trial);
         }
+    }
+
+    /// The document engine fails while something else waits for it, or nothing.
+    fn break_engine(&mut self) -> Result<(), String> {
+        let Some(process) = &self.process else { return Ok(()) };
+        self.trace.note(self.now, "the document engine fails");
+        let document = process.open()?;
+        process.runtime.spawn(async move { document.read(|_| panic!("{INJECTED}")).await });
+        if self.random.percent(50) {
+            self.deliver_up()?;
+        }
+        Ok(())
     }
 
     /// The server stops in good order, or is killed.
