@@ -24,7 +24,7 @@ use tracing::{debug, info};
 
 pub use self::handle::{DocumentHandle, Gone, ReadError};
 use self::{
-    batch::{Batch, edits, merge, presence, question},
+    batch::{Batch, Told, edits, merge, presence, question},
     handle::Mail,
     member::{Member, MemberOutbox},
 };
@@ -440,8 +440,9 @@ impl Actor {
             for (session, member) in &self.members {
                 if member.echo_saved {
                     // What it has made, or has already, it would take for "saved".
-                    let (held, now): (Vec<_>, Vec<_>) =
-                        batch.news.iter().partition(|told| member.waits_for(told));
+                    let (held, now): (Vec<_>, Vec<_>) = batch.news.iter().partition(|told| {
+                        member.waits_for(told) || self.may_be_its_own_deletion(told, *session)
+                    });
                     let now = if held.is_empty() && !senders.contains(session) {
                         frames.clone()
                     } else {
@@ -470,6 +471,16 @@ impl Actor {
             self.release_saved();
         }
         self.tell_presence(batch.presence);
+    }
+
+    /// Whether a session may have made this deletion itself, over a connection that it had before: a deletion
+    /// does not name its maker.
+    fn may_be_its_own_deletion(&self, told: &Told, session: SessionId) -> bool {
+        let same_client = match (self.presence.own_client(told.from), self.presence.own_client(session)) {
+            (Some(theirs), Some(its)) => theirs == its,
+            _ => true,
+        };
+        told.news.adds.is_empty() && told.from < session && same_client
     }
 
     /// Tells everybody the newest state of each client that something was said about.

@@ -263,6 +263,8 @@ impl World {
     fn load_again(&mut self, client: usize, number: u64) {
         self.trace.note(self.now, format_args!("client {client} loads its page again"));
         self.clients[client].number = number;
+        // The list of what is not known to be saved is gone with the page; numbers tell of the rest.
+        self.clients[client].made.clear();
         for index in 0..self.links.len() {
             if self.links[index].client == client {
                 self.client_lets_go(index);
