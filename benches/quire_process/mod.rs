@@ -9,7 +9,10 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 /// A server process on a folder of its own.
@@ -23,11 +26,17 @@ pub struct Quire {
 impl Quire {
     /// Starts the server on an empty folder, and tells how long it took until it answered.
     pub fn start() -> (Self, Duration) {
+        Self::start_with(&[])
+    }
+
+    /// The same, with further arguments.
+    pub fn start_with(arguments: &[&str]) -> (Self, Duration) {
         let folder = TempDir::new().expect("a folder");
         let start = Instant::now();
         let mut process = Command::new(env!("CARGO_BIN_EXE_quire"))
             .args(["--listen", "127.0.0.1:0", "--data"])
             .arg(folder.path())
+            .args(arguments)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the server's binary");
@@ -35,12 +44,34 @@ impl Quire {
         let mut lines = log.lines();
         let line =
             lines.find_map(|line| line.ok().filter(|line| line.contains("http://"))).expect("it listens");
-        // Somebody must read the log, or the server waits.
-        std::thread::spawn(move || lines.for_each(drop));
+        // Somebody must read the log, or the server waits. From its first error on it is worth reading.
+        std::thread::spawn(move || {
+            let told = lines.map_while(Result::ok).skip_while(|line| !line.contains("ERROR"));
+            told.for_each(|line| eprintln!("{line}"));
+        });
         let address = line.split("http://").nth(1).and_then(|rest| rest.split_whitespace().next());
         let address = address.expect("an address").to_owned();
         std::net::TcpStream::connect(&address).expect("a connection");
         (Self { process, address, _folder: folder }, start.elapsed())
+    }
+
+    /// How many documents it has in memory.
+    pub async fn open_documents(&self) -> usize {
+        let mut socket = TcpStream::connect(&self.address).await.expect("a connection");
+        let request = "GET /readyz HTTP/1.1\r\nHost: quire\r\nConnection: close\r\n\r\n";
+        socket.write_all(request.as_bytes()).await.expect("an open connection");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.expect("an answer");
+        let number = answer.split("\"documents\":").nth(1).and_then(|rest| rest.split([',', '}']).next());
+        number.and_then(|number| number.parse().ok()).expect("a number")
+    }
+
+    /// Stops it in good order.
+    pub fn stop(mut self) {
+        let told = Command::new("kill").arg(self.process.id().to_string()).status();
+        assert!(told.expect("the command kill").success());
+        let status = self.process.wait().expect("its status");
+        assert!(status.success(), "the server ended with {status}");
     }
 
     /// User and system time of the process so far, in seconds (proc(5): fields 14 and 15, in hundredths).
