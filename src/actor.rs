@@ -6,9 +6,11 @@ mod budget;
 mod ending;
 mod handle;
 mod member;
+mod relay;
+mod telling;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -24,19 +26,20 @@ use tracing::{debug, info};
 
 pub use self::handle::{DocumentHandle, Gone, ReadError};
 use self::{
-    batch::{Batch, Told, edits, merge, presence, question},
+    batch::{Batch, edits, presence, question},
     handle::Mail,
     member::{Member, MemberOutbox},
+    relay::Relay,
 };
 use crate::{
-    backend::Backend,
+    backend::{Backend, BackendError, Incoming},
     document::{Document, News, UpdateError, contained},
     end::End,
     name::DocumentName,
-    outbox::{Carries, Missed, Outgoing},
-    presence::{Presence, SessionId, State},
-    protocol::{self, Message},
-    saver::{self, LogSize, Saver},
+    outbox::Outgoing,
+    presence::{Presence, SessionId},
+    protocol::{Message, relay::Relayed},
+    saver::{self, LoadError, Loaded, LogSize, Saver},
     state_vector::StateVector,
 };
 
@@ -82,6 +85,7 @@ pub struct Actor {
     mailbox: mpsc::Receiver<Mail>,
     document: Document,
     saver: Saver,
+    relay: Relay,
     presence: Presence,
     members: HashMap<SessionId, Member>,
     /// When the clients of sessions that were lost are no longer shown.
@@ -109,6 +113,7 @@ impl Actor {
             backend,
             mailbox,
             document: Document::default(),
+            relay: Relay::default(),
             presence: Presence::default(),
             members: HashMap::new(),
             lost: VecDeque::new(),
@@ -123,14 +128,24 @@ impl Actor {
         (handle, actor)
     }
 
-    /// Loads the document, or says why it cannot be opened.
-    pub async fn load(&mut self) -> Result<(), String> {
-        let stored = self.backend.load(&self.name).await.map_err(|error| error.to_string())?;
-        let (document, log) = saver::open(&stored)?;
-        debug!(records = log.records, bytes = log.bytes, "document opened");
-        self.document = document;
+    /// Loads the document, or says how sessions end that want to join it.
+    pub async fn load(&mut self) -> Result<(), End> {
+        // Before it is loaded, so that nothing that comes meanwhile is missed.
+        let feed = self.backend.follow(&self.name);
+        let loaded = saver::load(&*self.backend, &self.name).await.map_err(|error| match error {
+            LoadError::Backend(BackendError::Away(_)) => End::Away,
+            error => End::Unreadable(error.to_string()),
+        })?;
+        let log = loaded.log;
+        if !loaded.gaps.is_empty() && !feed.is_shared() {
+            return Err(End::Unreadable("its log needs content that is not in the store".to_owned()));
+        }
+        debug!(records = log.records, bytes = log.bytes, gaps = loaded.gaps.len(), "document opened");
+        self.document = loaded.document;
+        self.relay = Relay::new(feed, loaded.gaps);
         self.saver = Saver::new(self.name.clone(), self.backend.clone(), log);
         self.rest_at = Instant::now();
+        self.tell_nodes([Relayed::QueryAwareness]);
         Ok(())
     }
 
@@ -139,14 +154,18 @@ impl Actor {
         let mut mail = VecDeque::with_capacity(BATCH);
         let mut received = Vec::with_capacity(BATCH);
         loop {
-            if let Err(broken) = self.saver.start(&self.document) {
+            if let Err(broken) = self.saver.start(&self.document, self.relay.is_complete()) {
                 return self.fail(broken).await;
             }
             let timer = self.timer();
             tokio::select! {
                 // Saved edits first: they are few, and people wait for them. Timers last: they can wait.
                 biased;
-                () = self.saver.progress() => self.release_saved(),
+                loaded = self.saver.progress() => {
+                    if let Err(broken) = self.progressed(loaded) {
+                        return self.fail(broken).await;
+                    }
+                }
                 count = self.mailbox.recv_many(&mut received, BATCH) => {
                     mail.extend(received.drain(..));
                     // No mail at all: not even the hub holds a handle any more.
@@ -165,6 +184,12 @@ impl Actor {
                     if stop {
                         return self.stop().await;
                     }
+                }
+                incoming = self.relay.feed.next() => {
+                    if let Err(broken) = self.receive_from_nodes(incoming) {
+                        return self.fail(broken).await;
+                    }
+                    yield_now().await;
                 }
                 () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
             }
@@ -188,7 +213,7 @@ impl Actor {
         let lost = self.lost.front().map(|(at, _)| *at);
         let rest = (self.members.is_empty() && self.saver.is_idle()).then_some(self.rest_at);
         let expiry = (!self.presence.is_empty()).then_some(self.look_through_at);
-        [lost, rest, expiry].into_iter().flatten().min()
+        [lost, rest, expiry, self.relay.timer()].into_iter().flatten().min()
     }
 
     /// Does what is due by now. Answers whether the document may leave memory.
@@ -204,11 +229,45 @@ impl Actor {
             batch.presence.push((NOBODY, self.presence.expire(now - self.start)));
         }
         self.tell_others(batch);
+        self.ring_relay()?;
         if !self.members.is_empty() || !self.saver.is_idle() || self.rest_at > now {
             return Ok(false);
         }
-        self.saver.compact_at_rest(&self.document)?;
-        Ok(self.saver.is_idle())
+        self.saver.compact_at_rest(&self.document, self.relay.is_complete())?;
+        if !self.saver.is_idle() {
+            return Ok(false);
+        }
+        self.take_leave_of_nodes();
+        Ok(true)
+    }
+
+    /// The saver has something done; sessions may hear of it.
+    fn progressed(&mut self, loaded: Option<Loaded>) -> Result<(), UpdateError> {
+        if let Some(theirs) = loaded {
+            let mut batch = Batch::default();
+            let compared = self.compare(theirs, &mut batch);
+            self.tell_others(batch);
+            compared?;
+        }
+        self.release_saved();
+        Ok(())
+    }
+
+    /// Takes in what came from the other nodes, and tells everybody once what came of it.
+    fn receive_from_nodes(&mut self, first: Incoming) -> Result<(), UpdateError> {
+        let (start, mut batch) = (Instant::now(), Batch::default());
+        let mut next = Some(first);
+        let mut received = Ok(());
+        while let Some(incoming) = next
+            && received.is_ok()
+        {
+            received = self.take_incoming(incoming, &mut batch);
+            let full = batch.bytes > BATCH_BYTES || start.elapsed() >= BATCH_TIME;
+            next = if full { None } else { self.relay.feed.try_next() };
+        }
+        let received = received.and_then(|()| self.offer_again(&mut batch));
+        self.tell_others(batch);
+        received
     }
 
     /// Takes in what waited, and tells everybody once what came of it.
@@ -379,6 +438,7 @@ impl Actor {
     /// Offers again what was kept aside, where the document has moved on to what it needs.
     fn offer_again(&mut self, batch: &mut Batch) -> Result<(), UpdateError> {
         loop {
+            self.offer_asides_again(batch)?;
             let ready = self.members.iter_mut().find_map(|(&session, member)| {
                 let rest = member.aside.take_if(|rest| self.document.knows_any(rest))?;
                 Some((session, rest))
@@ -387,123 +447,6 @@ impl Actor {
             let start = Instant::now();
             self.receive_update(session, rest.update.into(), true, batch)?;
             self.charge(session, start);
-        }
-    }
-
-    fn step_2(&mut self, since: StateVector) -> Result<Arc<Outgoing>, UpdateError> {
-        if let Some((known, step_2)) = &self.last_step_2
-            && *known == since
-        {
-            return Ok(step_2.clone());
-        }
-        let frame = protocol::sync_step_2(&self.document.diff(&since)?);
-        let known = self.document.state_vector();
-        let lacks = known.iter().map(|(client, clock)| (client, since.get(client).min(clock)));
-        let step_2 = Arc::new(Outgoing { frame, carries: Carries::Edits(lacks.collect()) });
-        self.last_step_2 = Some((since, step_2.clone()));
-        Ok(step_2)
-    }
-
-    /// Brings a session up to date that has missed something.
-    fn catch_up(&mut self, session: SessionId, batch: &mut Batch) -> Result<(), UpdateError> {
-        let Some(member) = self.members.get(&session) else { return Ok(()) };
-        let Some(Missed { edits, presence: missed }) = member.outbox.0.take_missed() else { return Ok(()) };
-        if !missed.is_empty() {
-            let newest = missed.iter().map(|(&client, &clock)| self.presence.newest(client, clock));
-            member.outbox.0.push(&Arc::new(presence(&newest.collect::<Vec<_>>())));
-        }
-        if let Some(missing) = edits {
-            debug!(session = session.0, clients = missing.len(), "a slow session is brought up to date");
-            let frame = protocol::sync_step_2(&self.document.diff_from(&missing)?);
-            let carries = Carries::Edits(missing.into_iter().collect());
-            self.reply(session, Arc::new(Outgoing { frame, carries }), batch);
-        }
-        Ok(())
-    }
-
-    /// Answers a session with content of the document: now, or where the session takes content for "saved",
-    /// when all of it is.
-    fn reply(&self, session: SessionId, reply: Arc<Outgoing>, batch: &mut Batch) {
-        match self.members.get(&session) {
-            Some(member) if member.echo_saved => batch.held.push((session, reply)),
-            Some(member) => member.outbox.0.push(&reply),
-            None => {}
-        }
-    }
-
-    /// Tells everybody what a batch brought, and the backend.
-    fn tell_others(&mut self, mut batch: Batch) {
-        if !batch.news.is_empty() {
-            let senders: HashSet<SessionId> = batch.news.iter().map(|told| told.from).collect();
-            let all = merge(batch.news.iter());
-            let frames: Vec<_> = all.iter().map(|news| Arc::new(edits(news))).collect();
-            for (session, member) in &self.members {
-                if member.echo_saved {
-                    // What it has made, or has already, it would take for "saved".
-                    let (held, now): (Vec<_>, Vec<_>) = batch.news.iter().partition(|told| {
-                        member.waits_for(told) || self.may_be_its_own_deletion(told, *session)
-                    });
-                    let now = if held.is_empty() && !senders.contains(session) {
-                        frames.clone()
-                    } else {
-                        let now = now.into_iter().filter(|told| told.from != *session);
-                        merge(now).iter().map(|news| Arc::new(edits(news))).collect()
-                    };
-                    now.iter().for_each(|frame| member.outbox.0.push(frame));
-                    let held = held.into_iter().filter(|told| told.from != *session);
-                    batch.held.extend(held.map(|told| (*session, Arc::new(edits(&told.news)))));
-                } else if senders.len() > 1 || !senders.contains(session) {
-                    // Among those of others its own edits do no harm.
-                    frames.iter().for_each(|frame| member.outbox.0.push(frame));
-                }
-            }
-            for News { update, adds } in all {
-                self.saver.note(update, &adds);
-            }
-        }
-        if !batch.held.is_empty() {
-            let through = self.saver.noted();
-            for (session, outgoing) in batch.held {
-                if let Some(member) = self.members.get_mut(&session) {
-                    member.hold(through, outgoing);
-                }
-            }
-            self.release_saved();
-        }
-        self.tell_presence(batch.presence);
-    }
-
-    /// Whether a session may have made this deletion itself, over a connection that it had before: a deletion
-    /// does not name its maker.
-    fn may_be_its_own_deletion(&self, told: &Told, session: SessionId) -> bool {
-        let same_client = match (self.presence.own_client(told.from), self.presence.own_client(session)) {
-            (Some(theirs), Some(its)) => theirs == its,
-            _ => true,
-        };
-        told.news.adds.is_empty() && told.from < session && same_client
-    }
-
-    /// Tells everybody the newest state of each client that something was said about.
-    fn tell_presence(&self, said: Vec<(SessionId, Vec<State>)>) {
-        let sources: HashSet<SessionId> =
-            said.iter().filter(|(_, states)| !states.is_empty()).map(|(from, _)| *from).collect();
-        if sources.is_empty() {
-            return;
-        }
-        let newest: BTreeMap<_, State> =
-            said.into_iter().flat_map(|(_, states)| states).map(|state| (state.client, state)).collect();
-        let frame = Arc::new(presence(&newest.into_values().collect::<Vec<_>>()));
-        for (session, member) in &self.members {
-            if sources.len() > 1 || !sources.contains(session) {
-                member.outbox.0.push(&frame);
-            }
-        }
-    }
-
-    /// Gives the sessions that wait for "saved" what is saved by now.
-    fn release_saved(&mut self) {
-        for member in self.members.values_mut() {
-            member.release(self.saver.saved());
         }
     }
 }

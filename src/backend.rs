@@ -1,5 +1,5 @@
-//! The seam to the outside world: a backend keeps documents between runs. It carries bytes that it does
-//! not understand: no Yjs and no protocol live here.
+//! The seam to the outside world: a backend keeps documents between runs, and carries news between the nodes
+//! that share it. It carries bytes that it does not understand: no Yjs and no protocol live here.
 //!
 //! # The promise
 //!
@@ -15,12 +15,17 @@
 //!   A position beyond the last record means the last record, and a compaction that comes after one through a
 //!   later position changes nothing.
 //! * Documents do not disturb each other: what fails for one is not an error for another.
+//! * Who follows a document ([`Backend::follow`]) and then loads it is handed every record that another node
+//!   appends, or is told to compare where the backend cannot know that this was so. Records may come twice.
+//!   What is told ([`Backend::tell`]) is kept nowhere and may get lost.
 
 pub mod embedded;
+pub mod redis;
 
-use std::{future::Future, pin::Pin};
+use std::{any::Any, future::Future, pin::Pin, time::Duration};
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 
 use crate::name::DocumentName;
 
@@ -29,7 +34,17 @@ pub const MAX_SET_ASIDE: u32 = 16;
 
 /// Where a record stands in its document's log. Positions grow with every record of a document; nothing
 /// else can be told from them.
-pub type Position = u64;
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// Grows when a log was lost, or a document was made anew.
+    pub epoch: u64,
+    /// Grows by one with each record of an epoch.
+    pub number: u64,
+}
+
+/// One run of one node, as a number that no other run has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u64);
 
 /// What a backend answers, in its own time.
 pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send>>;
@@ -45,24 +60,102 @@ pub struct Stored {
     pub set_aside: Vec<Bytes>,
 }
 
+/// A record that is durable now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Where it stands in the log.
+    pub position: Position,
+    /// Whether everything before it has been handed over, so that a snapshot of now may go through it.
+    pub gapless: bool,
+    /// How many records the log has, where it is more than this node has appended.
+    pub records: Option<usize>,
+}
+
+/// What a backend hands over of a document that is followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Incoming {
+    /// Records that other nodes have appended, in the order of the log.
+    Records {
+        /// The records.
+        records: Vec<Bytes>,
+        /// With them, everything through this position has been handed over.
+        through: Position,
+    },
+    /// What another node has told.
+    Told {
+        /// Which one.
+        node: NodeId,
+        /// Its words.
+        message: Bytes,
+    },
+    /// A node is gone without a word: what it has told of who is there is no longer true.
+    NodeLeft(NodeId),
+    /// What the other nodes told in the last moments may have been missed, and by them what this one told.
+    Missed,
+    /// The log may lack what this node has, or have what this node lacks: it must be loaded again and compared.
+    Compare {
+        /// How long it should wait, so that not all nodes do it at once.
+        after: Duration,
+    },
+}
+
+/// What comes of a document that is followed, until it is dropped.
+#[derive(Default)]
+pub struct Feed(Option<(mpsc::Receiver<Incoming>, Box<dyn Any + Send>)>);
+
+impl Feed {
+    /// A feed; `following` is dropped with it.
+    pub fn new(incoming: mpsc::Receiver<Incoming>, following: impl Send + 'static) -> Self {
+        Self(Some((incoming, Box::new(following))))
+    }
+
+    /// Whether there are other nodes at all, from which something could come.
+    pub fn is_shared(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// What has come already, if something has.
+    pub fn try_next(&mut self) -> Option<Incoming> {
+        self.0.as_mut()?.0.try_recv().ok()
+    }
+
+    /// Waits for the next that comes; for ever where nothing will.
+    pub async fn next(&mut self) -> Incoming {
+        match &mut self.0 {
+            Some((incoming, _)) => match incoming.recv().await {
+                Some(incoming) => incoming,
+                None => std::future::pending().await,
+            },
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// Why a backend could not do what it was asked to do.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
     /// The store answered with an error: a full disk, a damaged file.
     #[error("the store answered: {0}")]
     Store(String),
+    /// The store cannot be reached at the moment.
+    #[error("the store is away: {0}")]
+    Away(String),
+    /// The log has lost what this node knows it had: it must be compared before anything is saved.
+    #[error("the store has lost a part of the document's log")]
+    Lost,
     /// The backend has been closed.
     #[error("the store is closed")]
     Closed,
 }
 
-/// Keeps documents. The module's text is its promise.
+/// Keeps documents, and carries news of them. The module's text is its promise.
 pub trait Backend: Send + Sync + 'static {
     /// The snapshot and the log of a document; both empty for a document that was never appended to.
     fn load(&self, name: &DocumentName) -> Answer<Stored>;
 
-    /// Adds a record to a document's log and answers with its position when it is durable.
-    fn append(&self, name: &DocumentName, record: Bytes) -> Answer<Position>;
+    /// Adds a record to a document's log and answers when it is durable. Other nodes that follow the document are
+    /// handed it.
+    fn append(&self, name: &DocumentName, record: Bytes) -> Answer<Appended>;
 
     /// Puts `snapshot` in place of the old snapshot and of the records up to and including `through`.
     fn compact(&self, name: &DocumentName, through: Position, snapshot: Bytes) -> Answer<()>;
@@ -70,6 +163,24 @@ pub trait Backend: Send + Sync + 'static {
     /// Keeps an update that must not be given to the document again, with the reason, for an admin to look at.
     /// The newest [`MAX_SET_ASIDE`] of a document are kept.
     fn set_aside(&self, name: &DocumentName, update: Bytes, reason: String) -> Answer<()>;
+
+    /// From now on hands over what other nodes append to a document, or tell.
+    fn follow(&self, _name: &DocumentName) -> Feed {
+        Feed::default()
+    }
+
+    /// Tells the other nodes that follow a document. Nobody answers, and it may get lost.
+    fn tell(&self, _name: &DocumentName, _message: Bytes) {}
+
+    /// The least time between two appends to one document: what gathers meanwhile costs no more than one edit.
+    fn append_spacing(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Since when the store cannot be reached, and why; `None` where all is well.
+    fn away(&self) -> Option<String> {
+        None
+    }
 
     /// Refuses what comes from now on, and answers when all that was accepted before is durable.
     fn close(&self) -> Answer<()>;

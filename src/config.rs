@@ -18,6 +18,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The folder of the embedded store.
     pub data: PathBuf,
+    /// The Redis that keeps the documents and joins the nodes; the embedded store where there is none.
+    pub redis: Option<String>,
     /// How long a document stays in memory after its last session.
     pub idle: Duration,
     /// What is logged, as `tracing` filters.
@@ -42,6 +44,7 @@ impl Default for Config {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 8080).into(),
             data: "./data".into(),
+            redis: None,
             idle: Duration::from_secs(30),
             log: "info".to_owned(),
             log_format: LogFormat::default(),
@@ -126,6 +129,9 @@ struct Settings {
     /// Folder for the documents; it is made where it is missing [default: ./data]
     #[arg(long, env = "QUIRE_DATA", value_name = "FOLDER")]
     data: Option<PathBuf>,
+    /// Keep documents on this Redis, with all nodes that use it, in place of the folder (redis://host:6379)
+    #[arg(long, env = "QUIRE_REDIS", value_name = "URL", hide_env_values = true)]
+    redis: Option<String>,
     /// How long a document stays in memory after its last session [default: 30]
     #[arg(long, env = "QUIRE_IDLE", value_name = "SECONDS")]
     idle: Option<u32>,
@@ -157,6 +163,7 @@ impl Settings {
         Self {
             listen: self.listen.or(other.listen),
             data: self.data.or(other.data),
+            redis: self.redis.or(other.redis),
             idle: self.idle.or(other.idle),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
@@ -172,6 +179,7 @@ impl Settings {
         Ok(Config {
             listen: self.listen.unwrap_or(default.listen),
             data: self.data.unwrap_or(default.data),
+            redis: self.redis.or(default.redis),
             idle: self.idle.map_or(default.idle, |seconds| Duration::from_secs(seconds.into())),
             log,
             log_format: self.log_format.unwrap_or(default.log_format),

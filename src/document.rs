@@ -99,17 +99,45 @@ impl Default for Document {
 impl Document {
     /// A document from the updates that a backend kept of it, oldest first.
     pub fn load<B: AsRef<[u8]>>(updates: &[B]) -> Result<Self, LoadError> {
-        let mut document = Self::default();
-        for (chunk, updates) in updates.chunks(UPDATES_PER_TRANSACTION).enumerate() {
-            if let Err(error) = document.load_chunk(chunk * UPDATES_PER_TRANSACTION, updates) {
-                std::mem::forget(document);
-                return Err(error);
-            }
+        let (document, gaps) = Self::load_with_gaps(updates)?;
+        match gaps.first() {
+            None => Ok(document),
+            Some(&(index, _)) => Err(LoadError::Gap { index }),
         }
-        Ok(document)
     }
 
-    fn load_chunk<B: AsRef<[u8]>>(&mut self, first: usize, updates: &[B]) -> Result<(), LoadError> {
+    /// A document from a store of which a part may be missing at the moment, and what needs that part: each with
+    /// the number of the update that it comes from.
+    pub fn load_with_gaps<B: AsRef<[u8]>>(updates: &[B]) -> Result<(Self, Vec<(usize, Rest)>), LoadError> {
+        let mut document = Self::default();
+        match document.load_chunks(updates) {
+            Ok(gaps) => Ok((document, gaps)),
+            Err(error) => {
+                std::mem::forget(document);
+                Err(error)
+            }
+        }
+    }
+
+    fn load_chunks<B: AsRef<[u8]>>(&mut self, updates: &[B]) -> Result<Vec<(usize, Rest)>, LoadError> {
+        let mut gaps = Vec::new();
+        for (chunk, updates) in updates.chunks(UPDATES_PER_TRANSACTION).enumerate() {
+            self.load_chunk(chunk * UPDATES_PER_TRANSACTION, updates, &mut gaps)?;
+        }
+        // Content may stand behind what needs it.
+        while let Some(at) = gaps.iter().position(|(_, rest)| self.knows_any(rest)) {
+            let (index, rest): (usize, Rest) = gaps.remove(at);
+            self.load_chunk(index, &[rest.update], &mut gaps)?;
+        }
+        Ok(gaps)
+    }
+
+    fn load_chunk<B: AsRef<[u8]>>(
+        &mut self,
+        first: usize,
+        updates: &[B],
+        gaps: &mut Vec<(usize, Rest)>,
+    ) -> Result<(), LoadError> {
         let mut ready = Vec::with_capacity(updates.len());
         for (index, bytes) in updates.iter().enumerate() {
             let index = first + index;
@@ -117,9 +145,7 @@ impl Document {
                 .map_err(|error| LoadError::Update { index, error: error.into() })?;
             let (update, admitted) =
                 self.let_in(&update).map_err(|error| LoadError::Update { index, error })?;
-            if admitted.rest.is_some() {
-                return Err(LoadError::Gap { index });
-            }
+            gaps.extend(admitted.rest.map(|rest| (index, rest)));
             ready.extend(update);
         }
         self.apply(ready).map_err(|error| LoadError::Update { index: first, error }).map(drop)
@@ -141,7 +167,17 @@ impl Document {
                 Malformed::Rule("an update has edits of more than 10,000 clients: send it in parts").into()
             );
         }
-        let (ready, admitted) = self.let_in(&read)?;
+        self.take_in(update.clone(), &read)
+    }
+
+    /// Takes in an update that another node kept: it passed the limits for what comes from outside there, or is
+    /// made of many that did.
+    pub fn receive_kept(&mut self, update: Bytes) -> Result<Received, UpdateError> {
+        self.take_in(update.clone(), &Update::read(&update)?)
+    }
+
+    fn take_in(&mut self, update: Bytes, read: &Update<'_>) -> Result<Received, UpdateError> {
+        let (ready, admitted) = self.let_in(read)?;
         let mut received = Received { news: None, rest: admitted.rest };
         if ready.is_empty() {
             return Ok(received);

@@ -13,6 +13,8 @@ pub enum End {
     FrameTooLarge,
     /// The document's stored bytes cannot be read. They stay as they are.
     Unreadable(String),
+    /// The store cannot be reached, and the document is not open.
+    Away,
     /// The node is stopping.
     Stopping,
     /// The document is opened anew on this node.
@@ -33,7 +35,7 @@ impl End {
             Self::FrameTooLarge => 1009,
             Self::Unreadable(_) => 1011,
             Self::Stopping | Self::Reopening => 1012,
-            Self::Stuck => 1013,
+            Self::Stuck | Self::Away => 1013,
         }
     }
 
@@ -43,6 +45,7 @@ impl End {
             Self::Left => "",
             Self::Refused(reason) | Self::Unreadable(reason) => reason,
             Self::FrameTooLarge => "a frame is larger than 16 MiB",
+            Self::Away => "the store of the documents cannot be reached; try again in a moment",
             Self::Stopping => "the server is restarting",
             Self::Reopening => "the document is opened anew",
             Self::Stuck => "the connection did not take what it was sent",

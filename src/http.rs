@@ -7,16 +7,20 @@ mod error;
 mod health;
 mod socket;
 
+use std::sync::Arc;
+
 use axum::{Router, routing::get};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::hub::Hub;
+use crate::{backend::Backend, hub::Hub};
 
 /// What the routes need.
 #[derive(Clone)]
 pub(crate) struct Shared {
     /// The open documents.
     pub hub: Hub,
+    /// Where they are kept, to ask whether that can be reached.
+    pub backend: Arc<dyn Backend>,
     /// The WebSockets, so that a stop can wait for their close frames.
     pub connections: TaskTracker,
     /// Cancelled when the server begins to stop.

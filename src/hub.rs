@@ -134,9 +134,9 @@ impl Drop for Registered {
 }
 
 async fn live(registered: Registered, mut actor: Actor) {
-    if let Err(reason) = actor.load().await {
-        error!(%reason, "the document cannot be opened; its stored bytes stay as they are");
-        return actor.refuse(&reason).await;
+    if let Err(end) = actor.load().await {
+        error!(reason = end.reason(), "the document cannot be opened; its stored bytes stay as they are");
+        return actor.refuse(&end).await;
     }
     loop {
         match actor.run().await {

@@ -64,7 +64,14 @@ pub mod session;
 pub mod state_vector;
 pub mod update;
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    hash::{BuildHasher, RandomState},
+    io,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use axum::{Router, serve::ListenerExt};
 use tokio::{
@@ -79,6 +86,10 @@ use crate::{
     backend::{
         Backend, BackendError,
         embedded::{Embedded, OpenError},
+        redis::{
+            Redis,
+            link::{ConnectError, Link},
+        },
     },
     config::Config,
     hub::Hub,
@@ -105,6 +116,9 @@ pub enum StartError {
     /// The data folder cannot be used.
     #[error(transparent)]
     Data(#[from] OpenError),
+    /// Redis cannot be used.
+    #[error(transparent)]
+    Redis(#[from] ConnectError),
     /// The threads cannot be started.
     #[error("cannot start threads: {0}")]
     Threads(io::Error),
@@ -125,15 +139,16 @@ pub enum StopError {
 }
 
 impl Server {
-    /// Opens the data folder and starts the threads on which documents live. It does not listen yet.
+    /// Opens the data folder, or connects to Redis, and starts the threads on which documents live. It does not
+    /// listen yet.
     pub fn new(config: &Config) -> Result<Self, StartError> {
-        let backend: Arc<dyn Backend> = Arc::new(Embedded::open(&config.data)?);
         let runtime = Builder::new_multi_thread()
             .thread_name("quire")
             .thread_stack_size(STACK_BYTES)
             .enable_all()
             .build()
             .map_err(StartError::Threads)?;
+        let backend = open_backend(config, runtime.handle())?;
         let hub = Hub::new(backend.clone(), runtime.handle().clone(), config.idle);
         let (connections, stopping) = (TaskTracker::new(), CancellationToken::new());
         Ok(Self { hub, backend, connections, stopping, runtime: Some(runtime) })
@@ -149,6 +164,7 @@ impl Server {
         let Self { hub, connections, stopping, .. } = self;
         http::router(http::Shared {
             hub: hub.clone(),
+            backend: self.backend.clone(),
             connections: connections.clone(),
             stopping: stopping.clone(),
         })
@@ -192,6 +208,16 @@ impl Server {
         };
         timeout(STOP_WITHIN, stop).await.unwrap_or(Err(StopError::Deadline))
     }
+}
+
+fn open_backend(config: &Config, runtime: &Handle) -> Result<Arc<dyn Backend>, StartError> {
+    let Some(url) = &config.redis else { return Ok(Arc::new(Embedded::open(&config.data)?)) };
+    // On a thread of its own: whoever embeds the server may be inside a runtime, where nothing may be waited for.
+    let connected = thread::scope(|scope| scope.spawn(|| runtime.block_on(Link::connect(url))).join());
+    let link = connected.expect("connecting does not panic")?;
+    // Random enough to be no other run's.
+    let run = RandomState::new().hash_one(std::process::id()) >> 1;
+    Ok(Arc::new(Redis::new(Arc::new(link), run, runtime)))
 }
 
 impl Drop for Server {

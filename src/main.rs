@@ -44,7 +44,11 @@ fn run(config: &Config) -> anyhow::Result<()> {
             format!("cannot listen on {}: choose another address with --listen", config.listen)
         })?;
         let stop = stop_signal()?;
-        info!(data = %config.data.display(), "listening on http://{}", listener.local_addr()?);
+        let kept = match config.redis {
+            Some(_) => "on Redis".to_owned(),
+            None => format!("in {}", config.data.display()),
+        };
+        info!(documents = kept, "listening on http://{}", listener.local_addr()?);
         server.serve(listener, stop).await?;
         info!("everything is saved");
         Ok(())

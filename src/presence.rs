@@ -143,6 +143,13 @@ impl Presence {
             here.owner = from;
             here.renewed = now;
         }
+        self.update(from, state, now)
+    }
+
+    /// What the owner of a client that is here says of it; whether it is news.
+    fn update(&mut self, from: SessionId, state: &State, now: Duration) -> bool {
+        let Some(here) = self.here.get_mut(&state.client) else { return false };
+        let newer = state.clock > here.clock;
         match &state.json {
             None if newer || state.clock == here.clock => {
                 self.bytes -= here.json.len();
@@ -170,6 +177,34 @@ impl Presence {
             self.here.insert(state.client, here);
         }
         fits
+    }
+
+    /// Takes in what another node, under a number of its own, says of the clients of its sessions, and returns what
+    /// is news here. Nodes speak only of whom they own, so the newest of them is right.
+    pub fn receive_from_node(&mut self, node: SessionId, states: Vec<State>, now: Duration) -> Vec<State> {
+        states.into_iter().filter(|state| self.accept_from_node(node, state, now)).collect()
+    }
+
+    fn accept_from_node(&mut self, node: SessionId, state: &State, now: Duration) -> bool {
+        match self.here.get_mut(&state.client) {
+            None => {
+                let old = self.left.get(&state.client).is_some_and(|(clock, _)| state.clock < *clock);
+                !old && self.enter(node, state, now)
+            }
+            // A client that has come to another node keeps its place there, whatever its old node says.
+            Some(here) if here.owner != node && (state.json.is_none() || state.clock < here.clock) => false,
+            Some(here) => {
+                here.owner = node;
+                here.renewed = now;
+                self.update(node, state, now)
+            }
+        }
+    }
+
+    /// Who is here by sessions for which this holds.
+    pub fn owned(&self, by: impl Fn(SessionId) -> bool) -> Vec<State> {
+        let owned = self.here.iter().filter(|(_, here)| by(here.owner));
+        owned.map(|(&client, here)| here.state(client)).collect()
     }
 
     /// The client id that a session announced first, as the one of its own replica.

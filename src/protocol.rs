@@ -3,6 +3,7 @@
 //!
 //! Source of the format: `sync.js` and `awareness.js` of the npm package `y-protocols`.
 
+pub mod relay;
 pub mod y_websocket;
 
 use bytes::Bytes;

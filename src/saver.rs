@@ -3,18 +3,24 @@
 
 use std::{
     collections::HashMap,
+    future::Future,
     mem,
+    pin::Pin,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep, sleep_until},
+};
 use tracing::{debug, error, warn};
 
 use crate::{
-    backend::{Answer, Backend, BackendError, Position, Stored},
+    backend::{Answer, Appended, Backend, BackendError, Position, Stored},
     document::{Document, UpdateError, check_snapshot},
+    guard::Rest,
     name::DocumentName,
     outbox::note_first_clocks,
     record::{self, Record},
@@ -48,10 +54,16 @@ pub struct Saver {
     noted: u64,
     saved: u64,
     append: Option<Append>,
+    /// When the next append may begin.
+    append_at: Instant,
     log: LogSize,
     compaction: Option<Answer<Compacted>>,
-    /// A compaction that failed is tried again when the log has grown to this many records.
-    compact_again_at: usize,
+    /// Whether an append of ours made the log one that is worth a snapshot.
+    worth_compacting: bool,
+    comparison: Option<Pin<Box<dyn Future<Output = Loaded> + Send>>>,
+    compare_again: bool,
+    /// Whether the log has lost something: nothing is appended before it was compared.
+    lost: bool,
 }
 
 /// An append that is under way, and tried again until it succeeds.
@@ -59,14 +71,14 @@ struct Append {
     /// The number of the last note that it contains.
     through: u64,
     record: Bytes,
-    answer: Answer<Position>,
+    answer: Answer<Appended>,
     failures: u32,
 }
 
 /// How much a document's log holds since its snapshot.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct LogSize {
-    /// The position of its last record.
+    /// The position through which all its records are in the document.
     pub through: Position,
     /// How many records it has.
     pub records: usize,
@@ -74,6 +86,16 @@ pub struct LogSize {
     pub bytes: usize,
     /// How many bytes the document had at the last snapshot, as an update.
     pub document_bytes: usize,
+}
+
+/// A document as the backend has it.
+pub struct Loaded {
+    /// The document.
+    pub document: Document,
+    /// What is in its log too, but needs something that is not.
+    pub gaps: Vec<Rest>,
+    /// The size of its log.
+    pub log: LogSize,
 }
 
 /// A log that was compacted, as it was when the snapshot was made.
@@ -95,9 +117,14 @@ impl Saver {
             noted: 0,
             saved: 0,
             append: None,
+            append_at: Instant::now(),
             log,
             compaction: None,
-            compact_again_at: 0,
+            // A log that was left long is made short by the first who adds to it.
+            worth_compacting: log.thresholds() > 0,
+            comparison: None,
+            compare_again: false,
+            lost: false,
         }
     }
 
@@ -129,26 +156,98 @@ impl Saver {
 
     /// Whether nothing waits and nothing is under way.
     pub fn is_idle(&self) -> bool {
-        self.append.is_none() && self.compaction.is_none() && self.waiting.is_empty() && !self.dropped
+        self.append.is_none() && self.compaction.is_none() && self.comparison.is_none() && !self.waits()
     }
 
-    /// Begins what can begin: the next append, and a compaction where the log is worth one.
-    pub fn start(&mut self, document: &Document) -> Result<(), UpdateError> {
-        if self.append.is_none() && (self.dropped || !self.waiting.is_empty()) {
+    /// The position through which the document has what is in the log.
+    pub fn through(&self) -> Position {
+        self.log.through
+    }
+
+    fn waits(&self) -> bool {
+        self.dropped || self.lost || !self.waiting.is_empty()
+    }
+
+    fn may_append(&self) -> bool {
+        self.append.is_none() && !self.lost && self.waits()
+    }
+
+    /// Begins what can begin: the next append, and a compaction where the log is worth one and the document is
+    /// complete, so that it has all that the log has.
+    pub fn start(&mut self, document: &Document, complete: bool) -> Result<(), UpdateError> {
+        if self.may_append() && self.append_at <= Instant::now() {
             let updates = match mem::take(&mut self.dropped) {
                 false => mem::take(&mut self.waiting),
-                true => {
-                    self.waiting.clear();
-                    vec![document.diff_from(&self.waiting_from)?]
-                }
+                true => vec![document.diff_from(&self.waiting_from)?],
             };
-            self.waiting_from.clear();
-            self.waiting_bytes = 0;
+            self.forget_waiting();
             self.append(updates);
         }
-        let log = self.log;
-        if log.records >= COMPACT_RECORDS || log.bytes > COMPACT_BYTES.max(log.document_bytes / 2) {
+        if mem::take(&mut self.worth_compacting) && complete && !self.lost {
             self.compact(document)?;
+        }
+        Ok(())
+    }
+
+    fn forget_waiting(&mut self) {
+        self.waiting.clear();
+        self.waiting_from.clear();
+        self.waiting_bytes = 0;
+        self.dropped = false;
+    }
+
+    /// Other nodes have appended records, and the document has taken them in.
+    pub fn heard(&mut self, records: usize, bytes: usize, through: Position) {
+        self.log.records += records;
+        self.log.bytes += bytes;
+        self.log.through = through;
+    }
+
+    /// Begins to load what the backend has, after a while, to be compared with the document.
+    pub fn compare(&mut self, after: Duration) {
+        if self.comparison.is_some() {
+            self.compare_again = true;
+            return;
+        }
+        let (name, backend) = (self.name.clone(), self.backend.clone());
+        self.comparison = Some(Box::pin(async move {
+            sleep(after).await;
+            loop {
+                match load(&*backend, &name).await {
+                    Ok(loaded) => return loaded,
+                    Err(LoadError::Backend(error)) => debug!(document = %name, %error, "not compared yet"),
+                    Err(LoadError::Unreadable(reason)) => {
+                        error!(document = %name, %reason, "what is stored cannot be read; nothing is saved meanwhile");
+                    }
+                }
+                sleep(RETRY).await;
+            }
+        }));
+    }
+
+    /// Notes what the backend has, now that the document has all of that too; what only the document has is
+    /// appended.
+    pub fn compared(&mut self, theirs: &Loaded, document: &Document) -> Result<(), UpdateError> {
+        self.log = theirs.log;
+        self.lost = false;
+        // Whatever was under way or waited: it is in the store, or in what is appended now.
+        self.append = None;
+        self.forget_waiting();
+        if theirs.document.fingerprint()? == document.fingerprint()? {
+            self.saved = self.noted;
+        } else {
+            let theirs = theirs.document.state_vector();
+            let missing = document.diff(&theirs)?;
+            let ours = document.state_vector();
+            let from = ours.iter().map(|(client, clock)| (client, theirs.get(client), clock));
+            self.waiting_from =
+                from.filter(|(_, from, to)| from < to).map(|(client, from, _)| (client, from)).collect();
+            warn!(document = %self.name, bytes = missing.len(), "the store lacks edits that are here; they are saved again");
+            self.waiting_bytes = missing.len();
+            self.waiting.push(missing);
+        }
+        if mem::take(&mut self.compare_again) {
+            self.compare(RETRY);
         }
         Ok(())
     }
@@ -158,6 +257,9 @@ impl Saver {
         if mem::take(&mut self.dropped) {
             error!(document = %self.name, "edits that waited for the backend are lost: the document engine failed");
         }
+        // There is nothing to compare any more.
+        self.comparison = None;
+        self.lost = false;
         if self.append.is_none() && !self.waiting.is_empty() {
             let updates = mem::take(&mut self.waiting);
             self.append(updates);
@@ -168,19 +270,20 @@ impl Saver {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
         let record = Record { time, updates }.write();
         let answer = self.backend.append(&self.name, record.clone());
+        self.append_at = Instant::now() + self.backend.append_spacing();
         self.append = Some(Append { through: self.noted, record, answer, failures: 0 });
     }
 
     /// Begins a compaction if the document is at rest with a log that would slow its next opening.
-    pub fn compact_at_rest(&mut self, document: &Document) -> Result<(), UpdateError> {
-        match self.log.records >= COMPACT_RECORDS_AT_REST {
+    pub fn compact_at_rest(&mut self, document: &Document, complete: bool) -> Result<(), UpdateError> {
+        match self.log.records >= COMPACT_RECORDS_AT_REST && complete {
             true => self.compact(document),
             false => Ok(()),
         }
     }
 
     fn compact(&mut self, document: &Document) -> Result<(), UpdateError> {
-        if self.compaction.is_some() || self.log.records < self.compact_again_at {
+        if self.compaction.is_some() {
             return Ok(());
         }
         let (update, fingerprint) = document.snapshot()?;
@@ -200,29 +303,43 @@ impl Saver {
         Ok(())
     }
 
-    /// Waits until the backend has answered something; for ever where nothing is under way.
-    pub async fn progress(&mut self) {
+    /// Waits until the backend has answered something, or an append may begin; for ever where nothing is under
+    /// way. Answers with what the backend has, where it was asked for that.
+    pub async fn progress(&mut self) -> Option<Loaded> {
+        let append_at = self.may_append().then_some(self.append_at);
         tokio::select! {
             answer = next(self.append.as_mut().map(|append| &mut append.answer)) => self.appended(answer),
             answer = next(self.compaction.as_mut()) => {
                 self.compaction = None;
                 self.compacted(answer);
             }
+            loaded = async { self.comparison.as_mut()?.await.into() }, if self.comparison.is_some() => {
+                self.comparison = None;
+                return loaded;
+            }
+            () = sleep_until(append_at.unwrap_or_else(Instant::now)), if append_at.is_some() => {}
         }
+        None
     }
 
-    fn appended(&mut self, answer: Result<Position, BackendError>) {
+    fn appended(&mut self, answer: Result<Appended, BackendError>) {
         let append = self.append.as_mut().expect("an answer comes to an append that is under way");
         match answer {
-            Ok(position) => {
+            Ok(appended) => {
                 if append.failures > 0 {
                     warn!(document = %self.name, tries = append.failures + 1, "saved at last");
                 }
-                self.log.through = position;
-                self.log.records += 1;
-                self.log.bytes += append.record.len();
                 self.saved = append.through;
+                let grown = self.log.with(append.record.len(), &appended);
+                self.worth_compacting |= grown.thresholds() > self.log.thresholds();
+                self.log = grown;
                 self.append = None;
+            }
+            Err(BackendError::Lost) => {
+                warn!(document = %self.name, "the store has lost edits; what is here is compared with it");
+                self.lost = true;
+                self.append = None;
+                self.compare(Duration::ZERO);
             }
             Err(error) => {
                 if append.failures == 0 {
@@ -242,18 +359,34 @@ impl Saver {
     fn compacted(&mut self, answer: Result<Compacted, BackendError>) {
         match answer {
             Ok(Compacted { log, document_bytes }) => {
-                self.log.records -= log.records;
-                self.log.bytes -= log.bytes;
+                self.log.records = self.log.records.saturating_sub(log.records);
+                self.log.bytes = self.log.bytes.saturating_sub(log.bytes);
                 self.log.document_bytes = document_bytes;
-                self.compact_again_at = 0;
                 debug!(document = %self.name, records = log.records, document_bytes, "log compacted");
             }
-            Err(error) => {
-                // The log stays as it is and grows; it is all there, only longer to read.
-                self.compact_again_at = self.log.records + COMPACT_RECORDS;
-                error!(document = %self.name, %error, "the log could not be compacted");
-            }
+            // The log stays as it is and grows; it is all there, only longer to read.
+            Err(error) => error!(document = %self.name, %error, "the log could not be compacted"),
         }
+    }
+}
+
+impl LogSize {
+    /// The log with a record more.
+    fn with(self, bytes: usize, appended: &Appended) -> Self {
+        let records = appended.records.unwrap_or(self.records + 1);
+        // Fewer than there were: somebody else has compacted it.
+        let before = match records > self.records {
+            true => self.bytes,
+            false => self.bytes * records.saturating_sub(1) / self.records.max(1),
+        };
+        let through = if appended.gapless { appended.position } else { self.through };
+        Self { through, records, bytes: before + bytes, ..self }
+    }
+
+    /// How often it has grown by as much as is worth a snapshot. Of all nodes, the one whose append makes this
+    /// number grow makes one.
+    fn thresholds(self) -> usize {
+        self.records / COMPACT_RECORDS + self.bytes / COMPACT_BYTES.max(self.document_bytes / 2)
     }
 }
 
@@ -264,8 +397,27 @@ async fn next<T>(answer: Option<&mut Answer<T>>) -> Result<T, BackendError> {
     }
 }
 
-/// The document and the size of its log, from what the backend keeps.
-pub fn open(stored: &Stored) -> Result<(Document, LogSize), String> {
+/// Why there is no document.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// The backend does not answer with one.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// What is stored makes none.
+    #[error("{0}")]
+    Unreadable(String),
+}
+
+/// A document from what the backend keeps of it.
+pub async fn load(backend: &dyn Backend, name: &DocumentName) -> Result<Loaded, LoadError> {
+    let stored = backend.load(name).await?;
+    // Beside the actors: a large document takes tens of milliseconds.
+    let opened = spawn_blocking(move || open(&stored)).await;
+    opened.map_err(|error| error.to_string()).flatten().map_err(LoadError::Unreadable)
+}
+
+/// A document from what the backend has answered.
+pub fn open(stored: &Stored) -> Result<Loaded, String> {
     let mut updates = Vec::new();
     let mut log = LogSize::default();
     if let Some(snapshot) = &stored.snapshot {
@@ -274,15 +426,17 @@ pub fn open(stored: &Stored) -> Result<(Document, LogSize), String> {
         updates.push(Bytes::from(update));
     }
     for (position, bytes) in &stored.log {
-        let record = Record::read(bytes).map_err(|error| format!("record {position} of its log: {error}"))?;
+        let Position { epoch, number } = position;
+        let record = Record::read(bytes)
+            .map_err(|error| format!("record {number} of its log (epoch {epoch}): {error}"))?;
         updates.extend(record.updates);
         log.through = *position;
         log.records += 1;
         log.bytes += bytes.len();
     }
-    let mut document = Document::load(&updates).map_err(|error| error.to_string())?;
+    let (mut document, gaps) = Document::load_with_gaps(&updates).map_err(|error| error.to_string())?;
     for update in &stored.set_aside {
         document.set_aside(update);
     }
-    Ok((document, log))
+    Ok(Loaded { document, gaps: gaps.into_iter().map(|(_, rest)| rest).collect(), log })
 }

@@ -2,8 +2,11 @@
 //! function and implementation. A new implementation brings a [`Store`] and a line `keeps_the_promise!`;
 //! what only one of them promises stands in its own module.
 
+#[path = "common/redis.rs"]
+mod redis_server;
+
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     env,
     fs::File,
     io::{BufRead, BufReader},
@@ -11,7 +14,7 @@ use std::{
     process::{self, Child, Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     thread,
@@ -25,12 +28,17 @@ use futures_util::{
 };
 use quire::{
     backend::{
-        Backend, BackendError, MAX_SET_ASIDE, Position, Stored,
+        Backend, BackendError, Feed, Incoming, MAX_SET_ASIDE, Position, Stored,
         embedded::{Embedded, Obstacle, OpenError},
+        redis::{Redis, link::Link},
     },
     name::DocumentName,
 };
 use tempfile::TempDir;
+use tokio::{runtime::Handle, time::timeout};
+
+/// A position that no record has.
+const BEYOND: Position = Position { epoch: 1 << 40, number: 1 << 40 };
 
 /// What outlives the backends that are opened on it, as a disk outlives a process.
 trait Store {
@@ -101,12 +109,12 @@ async fn records_survive_reopening(store: &impl Store) {
 }
 
 async fn positions_grow_across_compaction_and_reopening(store: &impl Store) {
-    let mut last = 0;
+    let mut last = Position::default();
     for round in 0..3 {
         let backend = store.open().await;
         for _ in 0..2 {
             let position = append(&*backend, "essay", "record").await;
-            assert!(position > last, "round {round}: {position} comes after {last}");
+            assert!(position > last, "round {round}: {position:?} comes after {last:?}");
             last = position;
         }
         // Nothing is left in the log from which the last position could be told.
@@ -146,7 +154,7 @@ async fn a_late_compaction_does_not_undo_a_newer_one(store: &impl Store) {
 async fn a_compaction_ahead_of_its_time_does_not_hide_later_records(store: &impl Store) {
     let backend = store.open().await;
     append(&*backend, "essay", "1").await;
-    compact(&*backend, "essay", Position::MAX, "1").await;
+    compact(&*backend, "essay", BEYOND, "1").await;
     let position = append(&*backend, "essay", "2").await;
     assert_eq!(texts(&load(&*backend, "essay").await), ["1", "2"]);
     compact(&*backend, "essay", position, "1+2").await;
@@ -272,7 +280,8 @@ async fn closing_keeps_what_was_accepted_and_refuses_the_rest(store: &impl Store
     // Both are under way at once; the appends were there first.
     let (answers, closed) = join(accepted, backend.close()).await;
     closed.unwrap();
-    let positions: Vec<_> = answers.into_iter().map(|answer| answer.expect("it was accepted")).collect();
+    let positions: Vec<_> =
+        answers.into_iter().map(|answer| answer.expect("it was accepted").position).collect();
 
     let essay = name("essay");
     assert!(matches!(backend.append(&essay, text("late")).await, Err(BackendError::Closed)));
@@ -282,10 +291,75 @@ async fn closing_keeps_what_was_accepted_and_refuses_the_rest(store: &impl Store
 
     let stored = load(&*store.open().await, "essay").await;
     assert_eq!(stored.snapshot, None);
-    assert_eq!(stored.log, positions.into_iter().zip((0..100).map(text)).collect::<Vec<_>>());
+    let mut accepted: Vec<_> = positions.into_iter().zip((0..100).map(text)).collect();
+    // What is appended at the same time has no order.
+    accepted.sort();
+    assert_eq!(stored.log, accepted);
 }
 
 /// What the embedded backend promises beside.
+mod redis {
+    use super::{redis_server::RedisServer, *};
+
+    keeps_the_promise!(RedisServer::start());
+
+    /// The number of a run of a node.
+    static RUN: AtomicU64 = AtomicU64::new(1);
+
+    impl Store for RedisServer {
+        async fn open(&self) -> Arc<dyn Backend> {
+            let link = Link::connect(&self.url()).await.unwrap();
+            Arc::new(Redis::new(Arc::new(link), RUN.fetch_add(1, Ordering::Relaxed), &Handle::current()))
+        }
+    }
+
+    /// What comes of a document within a few seconds; what is told may come in between.
+    async fn next(feed: &mut Feed) -> Incoming {
+        timeout(Duration::from_secs(5), feed.next()).await.expect("nothing comes")
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_follows_hears_of_every_append_and_of_what_is_told() {
+        let server = RedisServer::start();
+        let (alice, bob) = (server.open().await, server.open().await);
+        let essay = name("essay");
+        let (_alices, mut bobs) = (alice.follow(&essay), bob.follow(&essay));
+        assert_eq!(alice.load(&essay).await.unwrap(), Stored::default());
+        assert_eq!(bob.load(&essay).await.unwrap(), Stored::default());
+        for number in 0..300 {
+            // Some are too large for the channel.
+            let mut record = vec![0; if number % 50 == 7 { 100_000 } else { 10 }];
+            record[..2].copy_from_slice(&u16::to_be_bytes(number));
+            alice.append(&essay, record.into()).await.unwrap();
+        }
+        let mut heard = HashSet::new();
+        while heard.len() < 300 {
+            // A record may come twice, where the log was read.
+            if let Incoming::Records { records, .. } = next(&mut bobs).await {
+                heard.extend(records.iter().map(|record| u16::from_be_bytes([record[0], record[1]])));
+            }
+        }
+        bob.tell(&essay, "hello".into());
+        alice.tell(&essay, "hello".into());
+        while !matches!(next(&mut bobs).await, Incoming::Told { message, .. } if message == "hello") {}
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_log_that_is_lost_is_noticed_with_the_next_append() {
+        let server = RedisServer::start();
+        let backend = server.open().await;
+        let essay = name("essay");
+        let _feed = backend.follow(&essay);
+        backend.load(&essay).await.unwrap();
+        backend.append(&essay, text("1")).await.unwrap();
+        server.cli(&["FLUSHALL"]);
+        assert_eq!(backend.append(&essay, text("2")).await, Err(BackendError::Lost));
+        assert_eq!(backend.load(&essay).await.unwrap(), Stored::default());
+        let appended = backend.append(&essay, text("1+2")).await.unwrap();
+        assert!(appended.gapless && appended.position.epoch & 0xf_ffff == 1, "{appended:?}");
+    }
+}
+
 mod embedded {
     use super::*;
 
@@ -564,7 +638,7 @@ async fn load(backend: &dyn Backend, document: &str) -> Stored {
 }
 
 async fn append(backend: &dyn Backend, document: &str, record: impl Into<Bytes>) -> Position {
-    backend.append(&name(document), record.into()).await.unwrap()
+    backend.append(&name(document), record.into()).await.unwrap().position
 }
 
 async fn compact(backend: &dyn Backend, document: &str, through: Position, snapshot: impl Into<Bytes>) {

@@ -19,6 +19,8 @@ mod judge;
 mod process;
 #[path = "simulation/random.rs"]
 mod random;
+#[path = "simulation/redis.rs"]
+mod redis;
 #[path = "simulation/world.rs"]
 mod world;
 
@@ -33,6 +35,7 @@ use std::{
 use tracing::Level;
 
 use judge::{Ending, History, Judge};
+use redis::RedisMistake;
 use world::{Mistake, Trace, Trial};
 
 /// How many seeds are tried where nobody says otherwise.
@@ -51,6 +54,18 @@ type Failures = BTreeMap<u64, Vec<String>>;
 
 #[test]
 fn everybody_ends_with_what_yjs_makes_of_all_edits() {
+    let (seeds, only) = seeds();
+    let mut failures = simulate(seeds, Trial::Sound, MAX_FAILURES, only);
+    if !only {
+        for seed in FAILED_BEFORE {
+            failures.extend(simulate(seed..seed + 1, Trial::Sound, MAX_FAILURES, false));
+        }
+    }
+    assert_none(&failures, "everybody");
+}
+
+/// Which seeds are asked for, and whether it is only one.
+fn seeds() -> (Range<u64>, bool) {
     let only = number("QUIRE_TEST_SEED");
     let first = only.or(number("QUIRE_TEST_FIRST_SEED")).unwrap_or(1);
     let count = only.map_or_else(|| number("QUIRE_TEST_SEEDS").unwrap_or(SEEDS), |_| 1);
@@ -58,20 +73,34 @@ fn everybody_ends_with_what_yjs_makes_of_all_edits() {
         // What the server writes to its log, between the lines of the simulation.
         tracing_subscriber::fmt().with_max_level(Level::DEBUG).without_time().init();
     }
-    let mut failures = simulate(first..first + count, Trial::Sound, MAX_FAILURES, only.is_some());
-    if only.is_none() {
-        for seed in FAILED_BEFORE {
-            failures.extend(simulate(seed..seed + 1, Trial::Sound, MAX_FAILURES, false));
-        }
-    }
+    (first..first + count, only.is_some())
+}
+
+fn assert_none(failures: &Failures, test: &str) {
     let told: String = failures
         .iter()
         .map(|(seed, problems)| format!("QUIRE_TEST_SEED={seed}\n    {}\n", problems.join("\n    ")))
         .collect();
     assert!(
         failures.is_empty(),
-        "these fail, and repeat with cargo test --test simulation everybody -- --nocapture\n{told}"
+        "these fail, and repeat with cargo test --test simulation {test} -- --nocapture\n{told}"
     );
+}
+
+#[test]
+fn nodes_on_one_redis_end_with_what_yjs_makes_of_all_edits() {
+    let (seeds, only) = seeds();
+    assert_none(&simulate(seeds, Trial::Nodes(None), MAX_FAILURES, only), "nodes");
+}
+
+#[test]
+fn a_gap_in_the_log_that_stays_is_noticed() {
+    assert_noticed(Trial::Nodes(Some(RedisMistake::GapsStay)), Trial::Nodes(None));
+}
+
+#[test]
+fn an_append_that_failed_and_is_taken_for_done_is_noticed() {
+    assert_noticed(Trial::Nodes(Some(RedisMistake::FailureTakenForDone)), Trial::Nodes(None));
 }
 
 #[test]
@@ -90,25 +119,28 @@ fn a_seed_repeats_itself() {
 
 #[test]
 fn a_dropped_reply_is_noticed() {
-    assert_noticed(Mistake::ReplyDropped);
+    assert_noticed(Trial::With(Mistake::ReplyDropped), Trial::Without(Mistake::ReplyDropped));
 }
 
 #[test]
 fn a_resync_without_the_delete_set_is_noticed() {
-    assert_noticed(Mistake::ResyncWithoutDeleteSet);
+    assert_noticed(
+        Trial::With(Mistake::ResyncWithoutDeleteSet),
+        Trial::Without(Mistake::ResyncWithoutDeleteSet),
+    );
 }
 
 #[test]
 fn a_gap_that_is_let_through_is_noticed() {
-    assert_noticed(Mistake::GapLetThrough);
+    assert_noticed(Trial::With(Mistake::GapLetThrough), Trial::Without(Mistake::GapLetThrough));
 }
 
 /// Some world fails with the mistake that does not fail without it.
-fn assert_noticed(mistake: Mistake) {
+fn assert_noticed(with: Trial, without: Trial) {
     for first in (1..=SEEDS_PER_MISTAKE).step_by(10) {
         let seeds = first..first + 10;
-        let mut noticed = simulate(seeds.clone(), Trial::With(mistake), usize::MAX, false);
-        let unsound = simulate(seeds, Trial::Without(mistake), usize::MAX, false);
+        let mut noticed = simulate(seeds.clone(), with, usize::MAX, false);
+        let unsound = simulate(seeds, without, usize::MAX, false);
         noticed.retain(|seed, _| !unsound.contains_key(seed));
         if !noticed.is_empty() {
             println!("noticed: {noticed:?}");

@@ -6,7 +6,7 @@ use std::{mem, time::Duration};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::error;
 
-use super::{Actor, STAY, Stopped, Suspect, handle::Mail};
+use super::{Actor, STAY, Stopped, Suspect, batch::Batch, handle::Mail};
 use crate::{document::UpdateError, end::End};
 
 /// How long a stopping actor tries to save what is not saved yet.
@@ -15,7 +15,7 @@ const SAVE_AT_END: Duration = Duration::from_secs(8);
 impl Actor {
     /// In place of [`Actor::run`] where the document could not be loaded: tells everybody why who asks within
     /// a moment. Then it is worth another try.
-    pub async fn refuse(&mut self, reason: &str) {
+    pub async fn refuse(&mut self, reason: &End) {
         let until = Instant::now() + STAY;
         loop {
             let Ok(mail) = timeout_at(until, self.mailbox.recv()).await else {
@@ -35,19 +35,24 @@ impl Actor {
 
     /// Ends all sessions, and saves what is not saved yet.
     pub(super) async fn stop(&mut self) -> Stopped {
+        self.take_leave_of_nodes();
         self.end_all(End::Stopping);
-        let mut document = Some(mem::take(&mut self.document));
         let save = async {
+            let mut broken = false;
             loop {
-                match &document {
-                    Some(known) if self.saver.start(known).is_err() => mem::forget(document.take()),
-                    Some(_) => {}
-                    None => self.saver.start_without_document(),
+                if broken {
+                    self.saver.start_without_document();
+                } else if self.saver.start(&self.document, self.relay.is_complete()).is_err() {
+                    mem::forget(mem::take(&mut self.document));
+                    broken = true;
+                    continue;
                 }
                 if self.saver.is_idle() {
                     return;
                 }
-                self.saver.progress().await;
+                if let Some(theirs) = self.saver.progress().await {
+                    broken |= self.compare(theirs, &mut Batch::default()).is_err();
+                }
             }
         };
         if timeout(SAVE_AT_END, save).await.is_err() {
@@ -82,9 +87,9 @@ impl Actor {
     }
 }
 
-fn refuse_mail(mail: Mail, reason: &str) {
+fn refuse_mail(mail: Mail, reason: &End) {
     match mail {
-        Mail::Join { outbox, .. } => outbox.0.end(End::Unreadable(reason.to_owned())),
+        Mail::Join { outbox, .. } => outbox.0.end(reason.clone()),
         Mail::Read(look) => look(Err(reason)),
         Mail::Receive { .. } | Mail::CatchUp { .. } | Mail::Leave { .. } | Mail::Stop => {}
     }

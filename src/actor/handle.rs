@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::member::MemberOutbox;
-use crate::{document::Document, outbox::Outbox, presence::SessionId, protocol::Message};
+use crate::{document::Document, end::End, outbox::Outbox, presence::SessionId, protocol::Message};
 
 /// Messages that may wait for a document; more make their senders wait.
 const MAILBOX_MESSAGES: usize = 1_024;
@@ -37,7 +37,7 @@ impl Mail {
 }
 
 /// A look at the document, or the reason why it cannot be read.
-type Look = Box<dyn FnOnce(Result<&Document, &str>) + Send>;
+type Look = Box<dyn FnOnce(Result<&Document, &End>) + Send>;
 
 /// The way to an open document; the document stays open while somebody besides the hub holds one.
 #[derive(Debug, Clone)]
@@ -60,9 +60,9 @@ pub enum ReadError {
     /// It is no longer open here.
     #[error(transparent)]
     Gone(#[from] Gone),
-    /// Its stored bytes make no document.
-    #[error("the document cannot be read: {0}")]
-    Unreadable(String),
+    /// It cannot be opened: a session that wants to join it would end like this.
+    #[error("the document cannot be read: {}", .0.reason())]
+    Refused(End),
 }
 
 impl DocumentHandle {
@@ -105,8 +105,8 @@ impl DocumentHandle {
         look: impl FnOnce(&Document) -> T + Send + 'static,
     ) -> Result<T, ReadError> {
         let (answer, answered) = oneshot::channel();
-        let look = move |document: Result<&Document, &str>| {
-            let found = document.map(look).map_err(|reason| ReadError::Unreadable(reason.to_owned()));
+        let look = move |document: Result<&Document, &End>| {
+            let found = document.map(look).map_err(|end| ReadError::Refused(end.clone()));
             // An error: nobody waits for the answer any more.
             let _ = answer.send(found);
         };

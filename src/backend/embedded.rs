@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use self::writer::{Change, MAX_GROUP_REQUESTS, Request, Write, Writer};
-use super::{Answer, Backend, BackendError, Position, Stored};
+use super::{Answer, Appended, Backend, BackendError, Position, Stored};
 use crate::name::DocumentName;
 
 /// The version of the tables below, kept in the database. Other tables, another number.
@@ -112,8 +112,8 @@ impl Embedded {
         Ok(Self { requests, readers: Arc::new(readers), writing })
     }
 
-    /// Asks the writer; it answers with the position of the record, or up to which it compacted.
-    fn ask(&self, name: &DocumentName, change: Change) -> Answer<Position> {
+    /// Asks the writer; it answers with the number of the record, or up to which it compacted.
+    fn ask(&self, name: &DocumentName, change: Change) -> Answer<u64> {
         let (requests, name) = (self.requests.clone(), name.clone());
         Box::pin(async move {
             let (done, answer) = oneshot::channel();
@@ -140,12 +140,16 @@ impl Backend for Embedded {
         })
     }
 
-    fn append(&self, name: &DocumentName, record: Bytes) -> Answer<Position> {
-        self.ask(name, Change::Append(record))
+    fn append(&self, name: &DocumentName, record: Bytes) -> Answer<Appended> {
+        let appended = self.ask(name, Change::Append(record));
+        Box::pin(async move {
+            // Nobody else writes here, so nothing is between two records.
+            Ok(Appended { position: position(appended.await?), gapless: true, records: None })
+        })
     }
 
     fn compact(&self, name: &DocumentName, through: Position, snapshot: Bytes) -> Answer<()> {
-        let compacted = self.ask(name, Change::Compact { through, snapshot });
+        let compacted = self.ask(name, Change::Compact { through: through.number, snapshot });
         Box::pin(async move { compacted.await.map(|_| ()) })
     }
 
@@ -212,7 +216,7 @@ fn read(connection: &mut Connection, name: &DocumentName) -> rusqlite::Result<St
             "SELECT position, record FROM log JOIN document ON id = document WHERE name = ?1 ORDER BY position",
         )?
         .query_map([name.as_str()], |row| {
-            Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, Vec<u8>>(1)?.into()))
+            Ok((position(row.get::<_, i64>(0)?.cast_unsigned()), row.get::<_, Vec<u8>>(1)?.into()))
         })?
         .collect::<Result<_, _>>()?;
     let set_aside = view
@@ -222,6 +226,11 @@ fn read(connection: &mut Connection, name: &DocumentName) -> rusqlite::Result<St
         .query_map([name.as_str()], |row| Ok(row.get::<_, Vec<u8>>(0)?.into()))?
         .collect::<Result<_, _>>()?;
     Ok(Stored { snapshot: snapshot.map(Bytes::from), log, set_aside })
+}
+
+/// A log here is never lost: it stays in its first epoch.
+fn position(number: u64) -> Position {
+    Position { epoch: 0, number }
 }
 
 fn store_error(error: rusqlite::Error) -> BackendError {

@@ -19,6 +19,7 @@ use crate::{
         Document,
         export::{ExportError, Format, RootKind, export as export_document},
     },
+    end::End,
     hub::Stopping,
     name::DocumentName,
 };
@@ -85,7 +86,8 @@ async fn read<T: Send + 'static>(
         match document.read(look.clone()).await {
             Ok(found) => return Ok(found),
             Err(ReadError::Gone(_)) => {}
-            Err(error @ ReadError::Unreadable(_)) => {
+            Err(error @ ReadError::Refused(End::Away)) => return Err(Problem::unavailable(error)),
+            Err(error @ ReadError::Refused(_)) => {
                 return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error));
             }
         }

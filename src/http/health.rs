@@ -14,5 +14,12 @@ pub(crate) async fn ready(State(shared): State<Shared>) -> (StatusCode, Json<Val
         false => (StatusCode::OK, "ready"),
         true => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
     };
-    (code, Json(json!({ "status": status, "documents": shared.hub.open_documents() })))
+    // Where the store is away, all nodes would fail together: open documents are still worth being served.
+    let away = shared.backend.away();
+    let backend = if away.is_some() { "away" } else { "reachable" };
+    let mut body = json!({ "status": status, "documents": shared.hub.open_documents(), "backend": backend });
+    if let Some(reason) = away {
+        body["reason"] = reason.into();
+    }
+    (code, Json(body))
 }

@@ -44,6 +44,10 @@ impl RedisServer {
         let mut server = Self { port: 0, folder, options, process: None };
         loop {
             server.port = free_port();
+            // The nodes of a cluster talk with each other on the port that is 10,000 higher.
+            if server.port > 55_000 {
+                continue;
+            }
             server.launch();
             // Somebody else may have taken the port meanwhile.
             if server.is_up() {
@@ -147,6 +151,88 @@ impl RedisServer {
 impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// A cluster: three masters, each with a third of the slots.
+pub struct RedisCluster {
+    pub masters: Vec<RedisServer>,
+    /// One for each master, or none.
+    pub replicas: Vec<RedisServer>,
+}
+
+impl RedisCluster {
+    pub fn start(with_replicas: bool) -> Self {
+        let start = || {
+            let node_timeout = ["--cluster-node-timeout", "1500", "--cluster-replica-validity-factor", "0"];
+            RedisServer::start_with(&[&["--cluster-enabled", "yes"][..], &node_timeout].concat())
+        };
+        let masters: Vec<_> = (0..3).map(|_| start()).collect();
+        let replicas: Vec<_> = (0..if with_replicas { 3 } else { 0 }).map(|_| start()).collect();
+        for (master, (first, last)) in masters.iter().zip([(0, 5_460), (5_461, 10_922), (10_923, 16_383)]) {
+            master.cli(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]);
+        }
+        let all = || masters.iter().chain(&replicas);
+        for (epoch, node) in all().enumerate() {
+            node.cli(&["CLUSTER", "SET-CONFIG-EPOCH", &(epoch + 1).to_string()]);
+            masters[0].cli(&["CLUSTER", "MEET", "127.0.0.1", &node.port.to_string()]);
+        }
+        let count = all().count();
+        wait("the nodes know each other", || {
+            all().all(|node| {
+                let info = node.cli(&["CLUSTER", "INFO"]);
+                info.contains("cluster_state:ok") && info.contains(&format!("cluster_known_nodes:{count}"))
+            })
+        });
+        for (master, replica) in masters.iter().zip(&replicas) {
+            replica.cli(&["CLUSTER", "REPLICATE", &master.cli(&["CLUSTER", "MYID"])]);
+        }
+        wait("the replicas follow", || {
+            let follows =
+                |node: &RedisServer| node.cli(&["INFO", "replication"]).contains("master_link_status:up");
+            replicas.iter().all(follows)
+        });
+        // A node that is not known to be a replica everywhere is not elected.
+        wait("everybody knows the replicas", || {
+            all().all(|node| node.cli(&["CLUSTER", "NODES"]).matches("slave").count() == replicas.len())
+        });
+        Self { masters, replicas }
+    }
+
+    pub fn url(&self) -> String {
+        let hosts: Vec<_> = self.masters.iter().map(RedisServer::address).collect();
+        format!("redis-cluster://{}", hosts.join(","))
+    }
+
+    /// The index of the master that had a key in the beginning.
+    pub fn owner(&self, key: &str) -> usize {
+        let slot: usize = self.masters[0].cli(&["CLUSTER", "KEYSLOT", key]).parse().unwrap();
+        slot / 5_461
+    }
+
+    /// Moves the slot of a key to another master, with all that is in it.
+    pub fn move_slot(&self, key: &str, from: usize, to: usize) {
+        let (from, to) = (&self.masters[from], &self.masters[to]);
+        let slot = from.cli(&["CLUSTER", "KEYSLOT", key]);
+        let (from_id, to_id) = (from.cli(&["CLUSTER", "MYID"]), to.cli(&["CLUSTER", "MYID"]));
+        to.cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]);
+        from.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]);
+        let keys = from.cli(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]);
+        for key in keys.lines() {
+            let answer = from.cli(&["MIGRATE", "127.0.0.1", &to.port.to_string(), key, "0", "1000"]);
+            assert_eq!(answer, "OK");
+        }
+        for node in [to, from].into_iter().chain(&self.masters) {
+            node.cli(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]);
+        }
+    }
+}
+
+fn wait(what: &str, holds: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(50));
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use quire::{
-    backend::{Answer, Backend, BackendError, Position, Stored},
+    backend::{Answer, Appended, Backend, BackendError, Position, Stored},
     document::Document,
     name::DocumentName,
     record::Record,
@@ -26,7 +26,7 @@ pub struct Disk(Arc<Mutex<State>>);
 
 struct State {
     stored: Stored,
-    last: Position,
+    last: u64,
     random: Random,
     trouble: Trouble,
     /// For each client the first clock that no record has.
@@ -77,7 +77,11 @@ impl Disk {
         if !stored.set_aside.is_empty() {
             return Err("an honest update was set aside".to_owned());
         }
-        saver::open(&stored).map(|(document, _)| document)
+        let loaded = saver::open(&stored)?;
+        match loaded.gaps.is_empty() {
+            true => Ok(loaded.document),
+            false => Err("the disk has gaps".to_owned()),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -110,7 +114,7 @@ impl Disk {
 }
 
 impl State {
-    fn append(&mut self, record: Bytes) -> Position {
+    fn append(&mut self, record: Bytes) -> Appended {
         self.last += 1;
         let updates = Record::read(&record).expect("the saver writes records").updates;
         for update in &updates {
@@ -121,8 +125,9 @@ impl State {
                 *written = end.max(*written);
             }
         }
-        self.stored.log.push((self.last, record));
-        self.last
+        let position = Position { epoch: 0, number: self.last };
+        self.stored.log.push((position, record));
+        Appended { position, gapless: true, records: None }
     }
 
     fn compact(&mut self, through: Position, snapshot: Bytes) {
@@ -149,7 +154,7 @@ impl Backend for Disk {
         })
     }
 
-    fn append(&self, _: &DocumentName, record: Bytes) -> Answer<Position> {
+    fn append(&self, _: &DocumentName, record: Bytes) -> Answer<Appended> {
         self.write(move |state| state.append(record))
     }
 

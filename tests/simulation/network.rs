@@ -18,6 +18,7 @@ use super::{Mistake, Trial, World};
 pub(super) struct Link {
     pub(super) number: u64,
     pub(super) client: usize,
+    pub(super) node: usize,
     /// The server's side; none when the server has let go.
     pub(super) session: Option<Session>,
     pub(super) echo_saved: bool,
@@ -44,7 +45,8 @@ impl World {
 
     /// A client comes, with the numbers of what it has.
     pub(super) fn connect(&mut self, client: usize) -> Result<(), String> {
-        let Some(process) = &self.process else {
+        let node = self.random.index(self.nodes.len());
+        let Some(process) = &self.nodes[node].process else {
             self.comes_back_later(client);
             return Ok(());
         };
@@ -63,6 +65,7 @@ impl World {
         self.links.push(Link {
             number,
             client,
+            node,
             session: Some(session),
             echo_saved,
             client_open: true,
@@ -99,7 +102,7 @@ impl World {
                 Message::read(&mut Reader::new(&frame))
         {
             for (id, end) in self.clients[link.client].note_saved(&update, &self.made_twice) {
-                if self.disk.written(id) < end {
+                if self.store.written(id) < end {
                     let client = link.client;
                     return Err(format!(
                         "client {client} was told that its edits are saved, and {id}:{end} is not written"
@@ -154,7 +157,8 @@ impl World {
     pub(super) fn deliver_up(&mut self) -> Result<(), String> {
         for index in 0..self.links.len() {
             for frame in arrived(&mut self.links[index].up, self.now) {
-                let (Some(process), Some(session)) = (&self.process, &self.links[index].session) else {
+                let process = &self.nodes[self.links[index].node].process;
+                let (Some(process), Some(session)) = (process, &self.links[index].session) else {
                     break;
                 };
                 let client = self.links[index].client;
@@ -182,7 +186,8 @@ impl World {
     /// What waits in the server's outboxes goes out, where somebody reads.
     pub(super) fn pump(&mut self) -> Result<(), String> {
         for index in 0..self.links.len() {
-            let (Some(process), Some(session)) = (&self.process, &self.links[index].session) else {
+            let process = &self.nodes[self.links[index].node].process;
+            let (Some(process), Some(session)) = (process, &self.links[index].session) else {
                 continue;
             };
             if self.links[index].stalled_until > self.now {
@@ -235,7 +240,7 @@ impl World {
     pub(super) fn ended(&mut self, index: usize, end: End) -> Result<(), String> {
         self.trace.note(self.now, format_args!("client {} is sent away: {end:?}", self.links[index].client));
         match end {
-            End::Stopping | End::Unreadable(_) => {}
+            End::Stopping | End::Unreadable(_) | End::Away => {}
             End::Reopening if self.habits.engine_failures > 0 => {}
             End::Left | End::Stuck | End::Refused(_) | End::FrameTooLarge | End::Reopening => {
                 return Err(format!("client {} was sent away: {end:?}", self.links[index].client));
@@ -268,7 +273,8 @@ impl World {
 
     pub(super) fn server_lets_go(&mut self, index: usize) {
         // A session leaves from within the process, as it may have to wait there.
-        let _within = self.process.as_ref().map(|process| process.runtime.enter());
+        let process = self.nodes[self.links[index].node].process.as_ref();
+        let _within = process.map(|process| process.runtime.enter());
         self.links[index].session = None;
     }
 

@@ -3,13 +3,57 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quire::{actor::DocumentHandle, document::Document, hub::Hub, name::DocumentName};
+use quire::{
+    actor::DocumentHandle,
+    backend::{Backend, redis::Redis as RedisBackend},
+    document::Document,
+    hub::Hub,
+    name::DocumentName,
+    update::{ClientId, Clock},
+};
 use tokio::{
     runtime::{Builder, Runtime},
     time::{sleep, timeout},
 };
 
-use super::disk::Disk;
+use super::{
+    disk::{Disk, Trouble},
+    redis::Redis,
+};
+
+/// What keeps the documents, and outlives the processes.
+pub enum Store {
+    /// Of one node alone.
+    Disk(Disk),
+    /// Of all nodes.
+    Redis(Redis),
+}
+
+impl Store {
+    /// The first clock of a client that was never written.
+    pub fn written(&self, client: ClientId) -> Clock {
+        match self {
+            Self::Disk(disk) => disk.written(client),
+            Self::Redis(redis) => redis.written(client),
+        }
+    }
+
+    /// The document as it would be loaded now.
+    pub fn document(&self) -> Result<Document, String> {
+        match self {
+            Self::Disk(disk) => disk.document(),
+            Self::Redis(redis) => redis.document(),
+        }
+    }
+
+    /// How bad it is from now on.
+    pub fn set_trouble(&self, trouble: Trouble, lossy: u64) {
+        match self {
+            Self::Disk(disk) => disk.set_trouble(trouble),
+            Self::Redis(redis) => redis.set_trouble(trouble, lossy),
+        }
+    }
+}
 
 /// One run of the server.
 pub struct Process {
@@ -18,13 +62,20 @@ pub struct Process {
 }
 
 impl Process {
-    pub fn start(disk: &Disk, idle: Duration) -> Self {
+    /// A process of this node; `run` is the number of this run of it.
+    pub fn start(store: &Store, node: usize, run: u64, idle: Duration) -> Self {
         let runtime = Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
             .build()
             .expect("a runtime needs no more than memory");
-        let hub = Hub::new(Arc::new(disk.clone()), runtime.handle().clone(), idle);
+        let backend: Arc<dyn Backend> = match store {
+            Store::Disk(disk) => Arc::new(disk.clone()),
+            Store::Redis(redis) => {
+                Arc::new(RedisBackend::new(Arc::new(redis.link(node)), run, runtime.handle()))
+            }
+        };
+        let hub = Hub::new(backend, runtime.handle().clone(), idle);
         Self { runtime, hub }
     }
 
@@ -32,6 +83,11 @@ impl Process {
     pub fn open(&self) -> Result<DocumentHandle, String> {
         let name = DocumentName::new("document").expect("it is a good name");
         self.hub.open(&name).map_err(|stopping| stopping.to_string())
+    }
+
+    /// Whether the document is open here.
+    pub fn holds(&self) -> bool {
+        self.hub.open_documents() > 0
     }
 
     /// Waits until the document that nobody uses has left memory; before, it makes a snapshot of a long log.

@@ -30,8 +30,9 @@ use super::{
     client::{Client, Replica},
     disk::{Disk, Trouble},
     judge::{Ending, History},
-    process::Process,
+    process::{Process, Store},
     random::Random,
+    redis::{Redis, RedisMistake},
 };
 
 /// Turns in which things go wrong, at most.
@@ -47,6 +48,9 @@ const SHOUTS: usize = 20;
 /// How the document engine fails, where it is told to.
 pub const INJECTED: &str = "the simulation lets the document engine fail";
 
+/// Milliseconds for which one node lives before another does.
+const STEP: u64 = 10;
+
 /// From here on clients that make no edits have their numbers; those of the histories end at 2^32.
 const VISITORS: u64 = 1 << 40;
 
@@ -58,6 +62,8 @@ pub enum Trial {
     /// Worlds that are fit for a deliberate mistake, with it or without.
     With(Mistake),
     Without(Mistake),
+    /// Several nodes on one Redis, which may make a mistake.
+    Nodes(Option<RedisMistake>),
 }
 
 /// A deliberate mistake, to see that it is noticed.
@@ -77,11 +83,11 @@ pub struct World {
     habits: Habits,
     /// Milliseconds.
     now: u64,
-    disk: Disk,
-    disk_well_since: Option<u64>,
-    process: Option<Process>,
-    /// When the server that was stopped or killed is there again.
-    restart_at: u64,
+    store: Store,
+    store_well_since: Option<u64>,
+    nodes: Vec<Node>,
+    /// How often a node was started.
+    runs: u64,
     clients: Vec<Client>,
     /// Updates that several clients make, byte for byte.
     made_twice: HashSet<Bytes>,
@@ -89,6 +95,13 @@ pub struct World {
     /// How many there have been.
     connections: u64,
     trace: Trace,
+}
+
+/// A server, and when it is there again that was stopped or killed.
+#[derive(Default)]
+struct Node {
+    process: Option<Process>,
+    restart_at: u64,
 }
 
 /// How bad this world is. Numbers are so many of a hundred turns, unless they say otherwise.
@@ -105,8 +118,24 @@ struct Habits {
     engine_failures: u64,
     disk_trouble: u64,
     second_connections: u64,
+    /// What only Redis does: go away, lose a connection, and lose what it had.
+    redis_trouble: u64,
+    redis_losses: u64,
     /// How long a document stays open after its last session, in milliseconds.
     idle: u64,
+}
+
+impl Habits {
+    /// What a Redis does beside; where it loses what it had, nothing else does at the same time.
+    fn with_redis(mut self, random: &mut Random) -> Self {
+        self.redis_trouble = if random.percent(70) { random.between(1, 6) } else { 0 };
+        if random.percent(50) {
+            self.redis_losses = random.between(1, 3);
+            (self.restarts, self.rests, self.engine_failures) = (0, 0, 0);
+            self.idle = 1_000_000;
+        }
+        self
+    }
 }
 
 /// What happened: a number that is equal for equal runs, and where somebody wants to read it, the lines.
@@ -148,6 +177,7 @@ impl World {
         };
         let lossy = match trial {
             Trial::Sound => random.percent(30),
+            Trial::Nodes(_) => false,
             Trial::With(mistake) | Trial::Without(mistake) => mistake == Mistake::GapLetThrough,
         };
         let habits = Habits {
@@ -162,7 +192,13 @@ impl World {
             engine_failures: often(&mut random, 30, 4),
             disk_trouble: often(&mut random, 50, 4),
             second_connections: often(&mut random, 20, 5),
+            redis_trouble: 0,
+            redis_losses: 0,
             idle: [0, 100, 3_000][random.index(3)],
+        };
+        let habits = match trial {
+            Trial::Nodes(_) => habits.with_redis(&mut random),
+            _ => habits,
         };
         let mut made = HashSet::new();
         let updates = history.iter().flatten().map(|edit| edit.update.clone());
@@ -173,16 +209,21 @@ impl World {
             .zip(VISITORS..)
             .map(|(edits, number)| Client::new(Replica::new(trial), edits, number, random.percent(30)));
         let clients = clients.collect();
-        let disk = Disk::new(random.split());
+        let (store, nodes) = match trial {
+            Trial::Nodes(mistake) => {
+                (Store::Redis(Redis::new(random.split(), mistake)), random.between(2, 3))
+            }
+            _ => (Store::Disk(Disk::new(random.split())), 1),
+        };
         let trouble = Trouble { slow: [0, 5, 500, 5_000][random.index(4)], ..Trouble::default() };
-        disk.set_trouble(trouble);
+        store.set_trouble(trouble, habits.redis_trouble);
         Self {
             trial,
             now: 0,
-            disk,
-            disk_well_since: trouble.well_since(0),
-            process: None,
-            restart_at: 0,
+            store,
+            store_well_since: trouble.well_since(0),
+            nodes: (0..nodes).map(|_| Node::default()).collect(),
+            runs: 0,
             clients,
             made_twice,
             links: Vec::new(),
@@ -231,9 +272,17 @@ impl World {
 
     /// The server does what it can do in this time, and its connections are written to.
     fn pass(&mut self, pause: u64) -> Result<(), String> {
-        self.now += pause;
-        if let Some(process) = &self.process {
-            process.runtime.block_on(async { sleep(Duration::from_millis(pause)).await });
+        let end = self.now + pause;
+        while self.now < end {
+            // Nodes hear of each other in between.
+            let step = if self.nodes.len() > 1 { (end - self.now).min(STEP) } else { pause };
+            self.now += step;
+            for process in self.nodes.iter().filter_map(|node| node.process.as_ref()) {
+                process.runtime.block_on(async { sleep(Duration::from_millis(step)).await });
+            }
+            if let Store::Redis(redis) = &self.store {
+                redis.tick(self.now);
+            }
         }
         self.pump()
     }
@@ -323,9 +372,10 @@ impl World {
                 unreadable: [0, 0, 50][self.random.index(3)],
             };
             self.trace.note(self.now, format_args!("the disk: {trouble:?}"));
-            self.disk.set_trouble(trouble);
-            self.disk_well_since = trouble.well_since(self.now);
+            self.store.set_trouble(trouble, self.habits.redis_trouble);
+            self.store_well_since = trouble.well_since(self.now);
         }
+        self.something_happens_to_redis();
         if self.random.percent(second_connections) {
             let client = self.random.index(self.clients.len());
             // Not where it would hear on one connection what it has just said on the other, and take it for saved.
@@ -337,6 +387,29 @@ impl World {
             self.send_again();
         }
         Ok(())
+    }
+
+    fn something_happens_to_redis(&mut self) {
+        let Store::Redis(redis) = &self.store else { return };
+        if self.random.percent(self.habits.redis_trouble) {
+            match self.random.below(3) {
+                0 => redis.go_away(self.random.between(1, 10_000)),
+                1 => redis.cut(self.random.index(self.nodes.len()), self.random.between(1, 10_000)),
+                _ => {}
+            }
+            self.trace.note(self.now, "Redis has trouble");
+        }
+        let held = self.nodes.iter().any(|node| node.process.as_ref().is_some_and(|process| process.holds()));
+        // What nobody holds is lost with the Redis that had it.
+        if held && self.random.percent(self.habits.redis_losses) {
+            self.trace.note(self.now, "Redis loses something");
+            match self.random.below(4) {
+                0 => redis.forget_everything(true),
+                1 => redis.forget_everything(false),
+                2 => redis.go_back(),
+                _ => redis.remember(),
+            }
+        }
     }
 
     fn say_presence(&mut self, index: usize, bytes: usize) {
@@ -381,8 +454,9 @@ impl World {
 
     /// The document engine fails while something else waits for it, or nothing.
     fn break_engine(&mut self) -> Result<(), String> {
-        let Some(process) = &self.process else { return Ok(()) };
-        self.trace.note(self.now, "the document engine fails");
+        let node = self.random.index(self.nodes.len());
+        let Some(process) = &self.nodes[node].process else { return Ok(()) };
+        self.trace.note(self.now, format_args!("the document engine of node {node} fails"));
         let document = process.open()?;
         process.runtime.spawn(async move { document.read(|_| panic!("{INJECTED}")).await });
         if self.random.percent(50) {
@@ -393,30 +467,38 @@ impl World {
 
     /// The server stops in good order, or is killed.
     fn stop_server(&mut self) -> Result<(), String> {
-        let Some(process) = self.process.take() else { return Ok(()) };
-        self.restart_at = self.now + self.random.between(1, 5_000);
+        let node = self.random.index(self.nodes.len());
+        let Some(process) = self.nodes[node].process.take() else { return Ok(()) };
+        self.nodes[node].restart_at = self.now + self.random.between(1, 5_000);
         if self.random.percent(50) {
-            self.trace.note(self.now, "the server stops");
+            self.trace.note(self.now, format_args!("node {node} stops"));
             let had = process.read(|document| document.fingerprint().ok());
             process.runtime.block_on(process.hub.shutdown());
             // A disk that had trouble a moment ago may need longer than a stop may take.
             if let Ok(Some(had)) = had
-                && self.disk_well_since.is_some_and(|since| since + 10_000 < self.now)
-                && self.disk.document()?.fingerprint() != Ok(had)
+                && self.store_well_since.is_some_and(|since| since + 10_000 < self.now)
+                && matches!(self.store, Store::Disk(_))
+                && self.store.document()?.fingerprint() != Ok(had)
             {
                 return Err("the server stopped in good order and did not save everything".to_owned());
             }
         } else {
-            self.trace.note(self.now, "the server is killed");
+            self.trace.note(self.now, format_args!("node {node} is killed"));
         }
         {
             let _within = process.runtime.enter();
-            for link in &mut self.links {
+            for link in self.links.iter_mut().filter(|link| link.node == node) {
                 link.session = None;
             }
         }
         drop(process);
+        if let Store::Redis(redis) = &self.store {
+            redis.forget_link(node);
+        }
         for index in 0..self.links.len() {
+            if self.links[index].node != node {
+                continue;
+            }
             let at_once = self.random.percent(70);
             let notices = self.now + if at_once { 0 } else { self.random.between(10, 5_000) };
             self.links[index].noticed_at = notices.min(self.links[index].noticed_at);
@@ -426,7 +508,15 @@ impl World {
 
     /// What clients were told to be saved is on the disk.
     fn saved_means_saved(&mut self) -> Result<(), String> {
-        let mut document = self.disk.document()?;
+        if self.habits.redis_losses > 0 {
+            // What Redis has lost is there again when it is quiet.
+            return Ok(());
+        }
+        self.all_saved_is_there()
+    }
+
+    fn all_saved_is_there(&mut self) -> Result<(), String> {
+        let mut document = self.store.document()?;
         for (number, client) in self.clients.iter().enumerate() {
             let mut lost = client.saved.iter().any(|(&id, &clock)| document.state_vector().get(id) < clock);
             for update in &client.saved_updates {
@@ -440,9 +530,14 @@ impl World {
     }
 
     fn start_again(&mut self) -> Result<(), String> {
-        if self.process.is_none() && self.restart_at <= self.now {
-            self.trace.note(self.now, "the server starts");
-            self.process = Some(Process::start(&self.disk, Duration::from_millis(self.habits.idle)));
+        for number in 0..self.nodes.len() {
+            if self.nodes[number].process.is_none() && self.nodes[number].restart_at <= self.now {
+                self.trace.note(self.now, format_args!("node {number} starts"));
+                self.runs += 1;
+                let idle = Duration::from_millis(self.habits.idle);
+                let process = Process::start(&self.store, number, self.runs, idle);
+                self.nodes[number].process = Some(process);
+            }
         }
         Ok(())
     }
@@ -451,8 +546,12 @@ impl World {
     /// anew to have everything.
     fn calm(&mut self) -> Result<(), String> {
         self.trace.note(self.now, "calm");
-        self.disk.set_trouble(Trouble::default());
-        self.restart_at = self.now;
+        self.store.set_trouble(Trouble::default(), 0);
+        if let Store::Redis(redis) = &self.store {
+            redis.come_back();
+        }
+        let now = self.now;
+        self.nodes.iter_mut().for_each(|node| node.restart_at = now);
         let lossy = mem::take(&mut self.habits.lossy);
         for index in 0..self.links.len() {
             self.links[index].stalled_until = 0;
@@ -483,7 +582,7 @@ impl World {
     }
 
     fn is_quiet(&self) -> bool {
-        self.process.is_some()
+        self.nodes.iter().all(|node| node.process.is_some())
             && (0..self.clients.len()).all(|client| self.is_connected(client))
             && self.links.iter().all(|link| link.up.is_empty() && link.down.is_empty())
     }
@@ -491,13 +590,27 @@ impl World {
     /// What keeps everybody from having the same.
     fn differences(&mut self) -> Result<Vec<String>, String> {
         let mut differences = Vec::new();
-        let process = self.process.as_ref().ok_or("the server is down")?;
-        let server = match process.read(|document| (document.fingerprint(), document.state_vector())) {
-            Ok((fingerprint, state_vector)) => {
-                (fingerprint.map_err(|error| error.to_string())?, state_vector)
+        let mut servers = Vec::new();
+        for process in self.nodes.iter().map(|node| node.process.as_ref().ok_or("a node is down")) {
+            match process?.read(|document| (document.fingerprint(), document.state_vector())) {
+                Ok((fingerprint, state_vector)) => {
+                    servers.push((fingerprint.map_err(|error| error.to_string())?, state_vector));
+                }
+                Err(error) => return Ok(vec![error]),
             }
-            Err(error) => return Ok(vec![error]),
-        };
+        }
+        let server = servers.swap_remove(0);
+        for other in servers {
+            if other.0 != server.0 {
+                differences.push(format!("a node has {}, another {}", shown(&other.1), shown(&server.1)));
+            }
+        }
+        if self.nodes.len() > 1 {
+            let stored = self.store.document()?;
+            if stored.fingerprint() != Ok(server.0) {
+                differences.push(format!("Redis has {}", shown(&stored.state_vector())));
+            }
+        }
         for (number, client) in self.clients.iter().enumerate() {
             if let Some(edit) = client.edits.front() {
                 differences.push(format!("client {number} cannot make an edit that needs {:?}", edit.needs));
@@ -521,7 +634,11 @@ impl World {
 
     /// Everybody says what they have and leaves, the document leaves memory, and the server stops.
     fn end(&mut self) -> Result<Ending, String> {
-        let process = self.process.take().ok_or("the server is down")?;
+        let mut processes = Vec::new();
+        for node in &mut self.nodes {
+            processes.push(node.process.take().ok_or("a node is down")?);
+        }
+        let process = processes.swap_remove(0);
         let everything = |document: &Document| {
             let json = export::export(document, Format::Json, &BTreeMap::new());
             (document.diff(&StateVector::default()), json)
@@ -529,17 +646,24 @@ impl World {
         let (state, json) = process.read(everything)?;
         let json = json.map_err(|error| format!("the export: {error}"))?;
         {
+            // Sessions leave from within a process.
             let _within = process.runtime.enter();
             self.links.clear();
         }
-        process.rest(Duration::from_millis(CALM))?;
+        for process in processes {
+            process.runtime.block_on(process.hub.shutdown());
+        }
+        process.rest(Duration::from_millis(self.habits.idle + CALM))?;
         process.runtime.block_on(process.hub.shutdown());
         drop(process);
-        self.saved_means_saved()?;
+        self.all_saved_is_there()?;
         let nothing = StateVector::default();
         let mut states = vec![
             ("the server".to_owned(), state.map_err(|error| error.to_string())?),
-            ("the disk".to_owned(), self.disk.document()?.diff(&nothing).map_err(|error| error.to_string())?),
+            (
+                "the store".to_owned(),
+                self.store.document()?.diff(&nothing).map_err(|error| error.to_string())?,
+            ),
         ];
         for (number, client) in self.clients.iter().enumerate() {
             states.push((format!("client {number}"), client.replica.diff(&nothing)?));
@@ -552,7 +676,8 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         // Sessions leave from within the process.
-        let _within = self.process.as_ref().map(|process| process.runtime.enter());
+        let process = self.nodes.iter().find_map(|node| node.process.as_ref());
+        let _within = process.map(|process| process.runtime.enter());
         self.links.clear();
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::store_error;
 use crate::{
-    backend::{BackendError, MAX_SET_ASIDE, Position},
+    backend::{BackendError, MAX_SET_ASIDE},
     name::DocumentName,
 };
 
@@ -37,12 +37,12 @@ pub(super) enum Request {
 pub(super) struct Write {
     pub(super) name: DocumentName,
     pub(super) change: Change,
-    pub(super) done: oneshot::Sender<Result<Position, BackendError>>,
+    pub(super) done: oneshot::Sender<Result<u64, BackendError>>,
 }
 
 pub(super) enum Change {
     Append(Bytes),
-    Compact { through: Position, snapshot: Bytes },
+    Compact { through: u64, snapshot: Bytes },
     SetAside { update: Bytes, reason: String },
 }
 
@@ -95,7 +95,7 @@ impl Writer {
     }
 
     /// All of the group or nothing, durable when it returns.
-    fn commit(&mut self, group: &[Write]) -> rusqlite::Result<Vec<Position>> {
+    fn commit(&mut self, group: &[Write]) -> rusqlite::Result<Vec<u64>> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let positions = group.iter().map(|write| write.apply(&transaction)).collect::<Result<_, _>>()?;
         transaction.commit()?;
@@ -138,7 +138,7 @@ impl Change {
 }
 
 impl Write {
-    fn apply(&self, database: &Connection) -> rusqlite::Result<Position> {
+    fn apply(&self, database: &Connection) -> rusqlite::Result<u64> {
         let document = document_id(database, &self.name)?;
         // The database alone knows the last position, so nothing has to be put right after a failed commit.
         let last: i64 = database
@@ -185,7 +185,7 @@ impl Write {
         }
     }
 
-    fn answer(self, outcome: Result<Position, BackendError>) {
+    fn answer(self, outcome: Result<u64, BackendError>) {
         if let Err(Err(error)) = self.done.send(outcome) {
             tracing::warn!(document = %self.name, %error, "a write failed, and nobody waits for its answer");
         }

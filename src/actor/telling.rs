@@ -1,0 +1,150 @@
+//! What goes out: replies to sessions, news to everybody, and what waits until it is saved.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use tracing::debug;
+
+use super::{
+    Actor,
+    batch::{Batch, Told, edits, merge, presence},
+    relay::is_relayed,
+};
+use crate::{
+    document::{News, UpdateError},
+    outbox::{Carries, Missed, Outgoing},
+    presence::{SessionId, State},
+    protocol,
+    state_vector::StateVector,
+};
+
+impl Actor {
+    pub(super) fn step_2(&mut self, since: StateVector) -> Result<Arc<Outgoing>, UpdateError> {
+        if let Some((known, step_2)) = &self.last_step_2
+            && *known == since
+        {
+            return Ok(step_2.clone());
+        }
+        let frame = protocol::sync_step_2(&self.document.diff(&since)?);
+        let known = self.document.state_vector();
+        let lacks = known.iter().map(|(client, clock)| (client, since.get(client).min(clock)));
+        let step_2 = Arc::new(Outgoing { frame, carries: Carries::Edits(lacks.collect()) });
+        self.last_step_2 = Some((since, step_2.clone()));
+        Ok(step_2)
+    }
+
+    /// Brings a session up to date that has missed something.
+    pub(super) fn catch_up(&mut self, session: SessionId, batch: &mut Batch) -> Result<(), UpdateError> {
+        let Some(member) = self.members.get(&session) else { return Ok(()) };
+        let Some(Missed { edits, presence: missed }) = member.outbox.0.take_missed() else { return Ok(()) };
+        if !missed.is_empty() {
+            let newest = missed.iter().map(|(&client, &clock)| self.presence.newest(client, clock));
+            member.outbox.0.push(&Arc::new(presence(&newest.collect::<Vec<_>>())));
+        }
+        if let Some(missing) = edits {
+            debug!(session = session.0, clients = missing.len(), "a slow session is brought up to date");
+            let frame = protocol::sync_step_2(&self.document.diff_from(&missing)?);
+            let carries = Carries::Edits(missing.into_iter().collect());
+            self.reply(session, Arc::new(Outgoing { frame, carries }), batch);
+        }
+        Ok(())
+    }
+
+    /// Answers a session with content of the document: now, or where the session takes content for "saved",
+    /// when all of it is.
+    pub(super) fn reply(&self, session: SessionId, reply: Arc<Outgoing>, batch: &mut Batch) {
+        match self.members.get(&session) {
+            Some(member) if member.echo_saved => batch.held.push((session, reply)),
+            Some(member) => member.outbox.0.push(&reply),
+            None => {}
+        }
+    }
+
+    /// Tells everybody what a batch brought: the sessions, and the backend, which tells the other nodes.
+    pub(super) fn tell_others(&mut self, mut batch: Batch) {
+        if !batch.news.is_empty() {
+            let senders: HashSet<SessionId> = batch.news.iter().map(|told| told.from).collect();
+            let all = merge(batch.news.iter());
+            let frames: Vec<_> = all.iter().map(|news| Arc::new(edits(news))).collect();
+            for (session, member) in &self.members {
+                if member.echo_saved {
+                    // What it has made, or has already, it would take for "saved".
+                    // What came from the log is saved.
+                    let (held, now): (Vec<_>, Vec<_>) = batch.news.iter().partition(|told| {
+                        !is_relayed(told.from)
+                            && (member.waits_for(told) || self.may_be_its_own_deletion(told, *session))
+                    });
+                    let now = if held.is_empty() && !senders.contains(session) {
+                        frames.clone()
+                    } else {
+                        let now = now.into_iter().filter(|told| told.from != *session);
+                        merge(now).iter().map(|news| Arc::new(edits(news))).collect()
+                    };
+                    now.iter().for_each(|frame| member.outbox.0.push(frame));
+                    let held = held.into_iter().filter(|told| told.from != *session);
+                    batch.held.extend(held.map(|told| (*session, Arc::new(edits(&told.news)))));
+                } else if senders.len() > 1 || !senders.contains(session) {
+                    // Among those of others its own edits do no harm.
+                    frames.iter().for_each(|frame| member.outbox.0.push(frame));
+                }
+            }
+            // What came from the log is there already.
+            let own = match batch.news.iter().any(|told| is_relayed(told.from)) {
+                true => merge(batch.news.iter().filter(|told| !is_relayed(told.from))),
+                false => all,
+            };
+            for News { update, adds } in own {
+                self.relay.edited();
+                self.saver.note(update, &adds);
+            }
+        }
+        if !batch.held.is_empty() {
+            let through = self.saver.noted();
+            for (session, outgoing) in batch.held {
+                if let Some(member) = self.members.get_mut(&session) {
+                    member.hold(through, outgoing);
+                }
+            }
+            self.release_saved();
+        }
+        self.tell_presence(batch.presence);
+    }
+
+    /// Whether a session may have made this deletion itself, over a connection that it had before: a deletion
+    /// does not name its maker.
+    fn may_be_its_own_deletion(&self, told: &Told, session: SessionId) -> bool {
+        let same_client = match (self.presence.own_client(told.from), self.presence.own_client(session)) {
+            (Some(theirs), Some(its)) => theirs == its,
+            _ => true,
+        };
+        told.news.adds.is_empty() && told.from < session && same_client
+    }
+
+    /// Tells everybody the newest state of each client that something was said about.
+    fn tell_presence(&mut self, said: Vec<(SessionId, Vec<State>)>) {
+        let sources: HashSet<SessionId> =
+            said.iter().filter(|(_, states)| !states.is_empty()).map(|(from, _)| *from).collect();
+        if sources.is_empty() {
+            return;
+        }
+        let own = said.iter().filter(|(from, _)| !is_relayed(*from)).flat_map(|(_, states)| states);
+        self.relay.note_presence(own.cloned());
+        let newest: BTreeMap<_, State> =
+            said.into_iter().flat_map(|(_, states)| states).map(|state| (state.client, state)).collect();
+        let frame = Arc::new(presence(&newest.into_values().collect::<Vec<_>>()));
+        for (session, member) in &self.members {
+            if sources.len() > 1 || !sources.contains(session) {
+                member.outbox.0.push(&frame);
+            }
+        }
+    }
+
+    /// Gives the sessions that wait for "saved" what is saved by now.
+    pub(super) fn release_saved(&mut self) {
+        for member in self.members.values_mut() {
+            member.release(self.saver.saved());
+        }
+    }
+}

@@ -1,0 +1,472 @@
+//! What comes by itself: the documents that are followed, what is heard of them, and what makes up for what was
+//! not heard. Nothing here waits for a document: where its inbox is full, the log is read later.
+
+use std::{
+    collections::{HashMap, HashSet},
+    mem,
+    sync::{Arc, Mutex, MutexGuard, Weak},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use tokio::{
+    runtime::Handle,
+    sync::mpsc,
+    task::AbortHandle,
+    time::{Instant, interval, sleep, sleep_until},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tracing::{info, warn};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::{
+    super::{Feed, Incoming, NodeId, Position},
+    envelope::{Envelope, Stamp, Words, split_message},
+    place::{Heard, OtherLog, Own, Place},
+    record,
+    store::{Entry, Event, Kept, Keys, Store},
+};
+
+/// What may wait for one document; of records, each below 16 KiB.
+const MAX_INCOMING: usize = 64;
+/// Entries that are read at once.
+const READ_ENTRIES: usize = 128;
+/// Logs that are read at the same time after a connection was lost.
+const READERS: usize = 64;
+/// How long after a failure a log is read again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long after the last of a burst of edits the others are told how far the log goes: the last message may have
+/// been lost, and no other would show it.
+const PROBE_AFTER: Duration = Duration::from_millis(500);
+/// Messages that wait to be told; more are dropped.
+const MAX_TOLD: usize = 4_096;
+/// Messages that are told at the same time.
+const TELLERS: usize = 64;
+/// Appends that wait for their probe; of more, none is made.
+const MAX_PROBES: usize = 65_536;
+/// How often a node that seems to be alone with a document tells the others all the same.
+const TELL_ALONE: Duration = Duration::from_secs(8);
+/// In what time every log is looked at that nothing was heard of.
+const SCRUB: Duration = Duration::from_secs(300);
+/// How often a node's lease is renewed, and for how long it is good.
+const RENEW: Duration = Duration::from_secs(2);
+const LEASE: Duration = Duration::from_secs(6);
+/// Nodes that were taken for dead, and whose late words are ignored.
+const MAX_DEAD: usize = 1_024;
+/// Within what time nodes compare that all found out at once that they must.
+const COMPARE_WITHIN: u64 = 2_000;
+
+/// All documents that are followed.
+pub(super) struct Following {
+    store: Arc<dyn Store>,
+    run: u64,
+    runtime: Handle,
+    followers: Mutex<HashMap<Bytes, Arc<Follower>>>,
+    nodes: Mutex<Nodes>,
+    told: mpsc::Sender<(String, Bytes)>,
+    probes: mpsc::Sender<(Instant, Weak<Follower>, Position)>,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+#[derive(Default)]
+struct Nodes {
+    /// The number under which this node tells; a new one after it may have been taken for dead.
+    incarnation: u64,
+    renewed: Option<Instant>,
+    /// The others that are alive, with how often they have been missing.
+    alive: HashMap<u64, u32>,
+    dead: HashSet<u64>,
+}
+
+/// One document that is followed.
+pub(super) struct Follower {
+    keys: Keys,
+    channel: Bytes,
+    incoming: mpsc::Sender<Incoming>,
+    place: Mutex<Place>,
+    told: Mutex<Told>,
+}
+
+#[derive(Default)]
+struct Told {
+    /// Whether nobody else seemed to hear what was told last, and when that was.
+    alone: bool,
+    at: Option<Instant>,
+    /// The last append that is known of.
+    appended: Position,
+}
+
+impl Follower {
+    pub(super) fn place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().expect("nothing panics while it holds this lock")
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().expect("nothing panics while it holds this lock")
+    }
+}
+
+/// Ends the following of a document when its feed is dropped.
+struct Guard {
+    following: Arc<Following>,
+    follower: Arc<Follower>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let mut followers = self.following.followers();
+        // A successor may follow the document by now.
+        if followers.get(&self.follower.channel).is_some_and(|known| Arc::ptr_eq(known, &self.follower)) {
+            followers.remove(&self.follower.channel);
+            self.following.store.unsubscribe(&self.follower.keys.channel());
+        }
+    }
+}
+
+impl Following {
+    /// Begins to listen, and all that is done by itself.
+    pub(super) fn start(store: Arc<dyn Store>, run: u64, runtime: &Handle) -> Arc<Self> {
+        let (told, to_tell) = mpsc::channel(MAX_TOLD);
+        let (probes, to_probe) = mpsc::channel(MAX_PROBES);
+        let nodes = Mutex::new(Nodes { incarnation: run, ..Nodes::default() });
+        let following = Arc::new(Self {
+            store: store.clone(),
+            run,
+            runtime: runtime.clone(),
+            followers: Mutex::default(),
+            nodes,
+            told,
+            probes,
+            tasks: Mutex::default(),
+        });
+        let listening = Arc::downgrade(&following);
+        store.listen(Arc::new(move |event| {
+            if let Some(following) = listening.upgrade() {
+                following.hear(event);
+            }
+        }));
+        let tasks = [
+            runtime.spawn(tell(Arc::downgrade(&following), to_tell)).abort_handle(),
+            runtime.spawn(probe(Arc::downgrade(&following), to_probe)).abort_handle(),
+            runtime.spawn(scrub(Arc::downgrade(&following))).abort_handle(),
+            runtime.spawn(renew(Arc::downgrade(&following))).abort_handle(),
+        ];
+        following.tasks.lock().expect("nothing panics while it holds this lock").extend(tasks);
+        following
+    }
+
+    /// Stops all that, and gives the lease up.
+    pub(super) async fn stop(&self) {
+        let tasks = mem::take(&mut *self.tasks.lock().expect("nothing panics while it holds this lock"));
+        tasks.iter().for_each(AbortHandle::abort);
+        let incarnation = self.nodes().incarnation;
+        // Where it fails, the lease ends by itself.
+        let _ = self.store.end_lease(incarnation).await;
+    }
+
+    pub(super) fn follow(self: &Arc<Self>, keys: Keys, since: u64) -> Feed {
+        let (incoming, feed) = mpsc::channel(MAX_INCOMING);
+        let channel = Bytes::from(keys.channel());
+        let follower = Arc::new(Follower {
+            keys,
+            channel: channel.clone(),
+            incoming,
+            place: Mutex::new(Place::new(Own { run: self.run, since })),
+            told: Mutex::default(),
+        });
+        self.followers().insert(channel, follower.clone());
+        Feed::new(feed, Guard { following: self.clone(), follower })
+    }
+
+    pub(super) fn get(&self, keys: &Keys) -> Option<Arc<Follower>> {
+        self.followers().get(keys.channel().as_bytes()).cloned()
+    }
+
+    fn followers(&self) -> MutexGuard<'_, HashMap<Bytes, Arc<Follower>>> {
+        self.followers.lock().expect("nothing panics while it holds this lock")
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, Nodes> {
+        self.nodes.lock().expect("nothing panics while it holds this lock")
+    }
+
+    fn hear(self: &Arc<Self>, event: Event) {
+        match event {
+            Event::Message { channel, payload } => {
+                let follower = self.followers().get(&channel).cloned();
+                let message = split_message(payload)
+                    .and_then(|(position, words)| Some((position, Envelope::read(words)?)));
+                if let (Some(follower), Some((position, envelope))) = (follower, message) {
+                    self.hear_message(&follower, position, envelope);
+                }
+            }
+            Event::Missed { channel } => {
+                if let Some(follower) = self.followers().get(&channel).cloned() {
+                    follower.place().missed();
+                    self.spawn_catch_up(vec![follower]);
+                }
+            }
+            Event::MissedAll => {
+                let followers: Vec<_> = self.followers().values().cloned().collect();
+                followers.iter().for_each(|follower| follower.place().missed());
+                self.spawn_catch_up(followers);
+            }
+        }
+    }
+
+    fn hear_message(self: &Arc<Self>, follower: &Arc<Follower>, position: Option<Position>, said: Envelope) {
+        let stamp = said.stamp;
+        if stamp.run != self.run {
+            follower.told().alone = false;
+        }
+        match (position, said.words) {
+            (Some(position), Words::Record(record)) => {
+                // Before anything is concluded, since what cannot be handed over must be read.
+                let Ok(space) = follower.incoming.try_reserve() else {
+                    return self.read_if(follower, |place| place.hear_head(position));
+                };
+                let mut place = follower.place();
+                let heard = place.hear(position, stamp);
+                let through = place.through();
+                match heard {
+                    Heard::HandOver => space.send(Incoming::Records { records: vec![record], through }),
+                    Heard::Nothing => {}
+                    Heard::Gap => {
+                        drop(place);
+                        self.read_if(follower, |_| true);
+                    }
+                    Heard::OtherLog => {
+                        space.send(Incoming::Records { records: vec![record], through });
+                        drop(place);
+                        self.compare(follower);
+                    }
+                }
+            }
+            (Some(position), Words::Notice) => self.read_if(follower, |place| place.hear_head(position)),
+            (None, Words::Head(position)) => self.read_if(follower, |place| place.hear_head(position)),
+            (None, Words::Told(incarnation, message)) => {
+                let nodes = self.nodes();
+                if incarnation != nodes.incarnation && !nodes.dead.contains(&incarnation) {
+                    // An error: the inbox is full, and what is told may get lost.
+                    let _ = follower.incoming.try_send(Incoming::Told { node: NodeId(incarnation), message });
+                }
+            }
+            _ => warn!(document = ?follower.keys, "something without sense was heard"),
+        }
+    }
+
+    /// The document was loaded.
+    pub(super) fn loaded(self: &Arc<Self>, follower: &Arc<Follower>, kept: &Kept) {
+        self.read_if(follower, |place| place.loaded(kept));
+    }
+
+    /// An entry of ours is in the log. Answers whether a snapshot may go through it.
+    pub(super) fn appended(
+        self: &Arc<Self>,
+        follower: &Arc<Follower>,
+        position: Position,
+        stamp: Stamp,
+    ) -> Result<bool, OtherLog> {
+        let mut place = follower.place();
+        let next = place.appended(position, stamp)?;
+        // What was handed over and not taken yet is not in a snapshot.
+        let taken = follower.incoming.capacity() == MAX_INCOMING;
+        drop(place);
+        if !next {
+            self.read_if(follower, |_| true);
+        }
+        follower.told().appended = position;
+        let probe = (Instant::now() + PROBE_AFTER, Arc::downgrade(follower), position);
+        // An error: too many wait, and the next look at all logs finds what was lost.
+        let _ = self.probes.try_send(probe);
+        Ok(next && taken)
+    }
+
+    /// The document must be compared with what is stored.
+    pub(super) fn compare(&self, follower: &Arc<Follower>) {
+        follower.place().doubt();
+        let after = xxh3_64_with_seed(&follower.channel, self.run) % COMPARE_WITHIN;
+        let compare = Incoming::Compare { after: Duration::from_millis(after) };
+        if let Err(mpsc::error::TrySendError::Full(compare)) = follower.incoming.try_send(compare) {
+            let incoming = follower.incoming.clone();
+            self.runtime.spawn(async move { incoming.send(compare).await });
+        }
+    }
+
+    /// Tells those who follow a document.
+    pub(super) fn tell(&self, keys: &Keys, message: Bytes) {
+        let channel = keys.channel();
+        if let Some(follower) = self.followers().get(channel.as_bytes()) {
+            let mut told = follower.told();
+            if told.alone && told.at.is_some_and(|at| at.elapsed() < TELL_ALONE) {
+                return;
+            }
+            told.at = Some(Instant::now());
+        }
+        let stamp = Stamp { run: self.run, number: 0 };
+        let words = Words::Told(self.nodes().incarnation, message);
+        // An error: more waits than may.
+        let _ = self.told.try_send((channel, said(&Envelope { stamp, words })));
+    }
+
+    /// Reads the log from where the follower stands, if this says so.
+    fn read_if(self: &Arc<Self>, follower: &Arc<Follower>, is_worth_it: impl FnOnce(&mut Place) -> bool) {
+        if is_worth_it(&mut follower.place()) {
+            self.runtime.spawn(read_log(Arc::downgrade(self), follower.clone()));
+        }
+    }
+
+    /// Looks at the logs of these after something may have been missed of them.
+    fn spawn_catch_up(self: &Arc<Self>, followers: Vec<Arc<Follower>>) {
+        let following = Arc::downgrade(self);
+        self.runtime.spawn(async move {
+            let all = stream::iter(followers).map(|follower| {
+                let following = following.clone();
+                async move {
+                    // What was told meanwhile is lost too.
+                    let _ = follower.incoming.send(Incoming::Missed).await;
+                    read_log(following, follower).await;
+                }
+            });
+            all.buffer_unordered(READERS).for_each(|()| std::future::ready(())).await;
+        });
+    }
+
+    /// Notes who is alive. Answers who is not any more, and whether this node may have been taken for dead itself.
+    fn note_alive(&self, alive: &[u64]) -> (Vec<NodeId>, bool) {
+        let mut nodes = self.nodes();
+        let late = nodes.renewed.is_some_and(|at| at.elapsed() > LEASE);
+        nodes.renewed = Some(Instant::now());
+        if late {
+            nodes.incarnation = nodes.incarnation.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        }
+        let own = nodes.incarnation;
+        for missed in nodes.alive.values_mut() {
+            *missed += 1;
+        }
+        nodes.alive.extend(alive.iter().filter(|node| **node != own).map(|node| (*node, 0)));
+        // Once may be a Redis that came back a moment ago.
+        let gone: Vec<u64> = nodes.alive.extract_if(|_, missed| *missed > 1).map(|(node, _)| node).collect();
+        if nodes.dead.len() > MAX_DEAD {
+            nodes.dead.clear();
+        }
+        nodes.dead.extend(&gone);
+        (gone.into_iter().map(NodeId).collect(), late)
+    }
+}
+
+/// The bytes of what is said on a channel without being in a log.
+fn said(envelope: &Envelope) -> Bytes {
+    [b"|", &envelope.write()[..]].concat().into()
+}
+
+/// Reads a log from where its follower stands, and hands over what is new. Tries until it can.
+async fn read_log(following: Weak<Following>, follower: Arc<Follower>) {
+    let Some(mut from) = follower.place().begin_reading() else { return };
+    loop {
+        let Some(following) = following.upgrade() else { return };
+        if follower.incoming.is_closed() {
+            return;
+        }
+        let Ok(entries) = following.store.read_log(&follower.keys, from, READ_ENTRIES).await else {
+            drop(following);
+            sleep(RETRY).await;
+            continue;
+        };
+        let read = follower.place().read(&entries).map(<[Entry]>::to_vec);
+        let Ok(new) = read else { return following.compare(&follower) };
+        if let Some(last) = new.last() {
+            let others = new.iter().filter(|entry| is_others(&follower, entry));
+            let records = others.filter_map(record).collect();
+            let records = Incoming::Records { records, through: last.position };
+            if follower.incoming.send(records).await.is_err() {
+                return;
+            }
+        }
+        let mut place = follower.place();
+        if !place.handed_over(&new) && entries.len() < READ_ENTRIES {
+            return;
+        }
+        match place.continue_reading() {
+            Some(place) => from = place,
+            None => return,
+        }
+    }
+}
+
+fn is_others(follower: &Follower, entry: &Entry) -> bool {
+    let envelope = entry.envelope.clone().and_then(Envelope::read);
+    envelope.is_some_and(|envelope| follower.place().is_others(envelope.stamp))
+}
+
+async fn tell(following: Weak<Following>, messages: mpsc::Receiver<(String, Bytes)>) {
+    let telling = ReceiverStream::new(messages).map(|(channel, message)| {
+        let following = following.clone();
+        async move {
+            let Some(following) = following.upgrade() else { return };
+            let heard = following.store.publish(&channel, message).await;
+            let follower = following.followers().get(channel.as_bytes()).cloned();
+            if let (Ok(heard), Some(follower)) = (heard, follower) {
+                // One of them is this node.
+                follower.told().alone = heard <= 1;
+            }
+        }
+    });
+    telling.buffered(TELLERS).for_each(|()| std::future::ready(())).await;
+}
+
+async fn probe(following: Weak<Following>, mut probes: mpsc::Receiver<(Instant, Weak<Follower>, Position)>) {
+    while let Some((at, follower, position)) = probes.recv().await {
+        sleep_until(at).await;
+        let (Some(following), Some(follower)) = (following.upgrade(), follower.upgrade()) else { continue };
+        let told = follower.told();
+        if told.appended == position && !told.alone {
+            let stamp = Stamp { run: following.run, number: 0 };
+            let message = said(&Envelope { stamp, words: Words::Head(position) });
+            // An error: more waits than may.
+            let _ = following.told.try_send((follower.keys.channel(), message));
+        }
+    }
+}
+
+async fn scrub(following: Weak<Following>) {
+    loop {
+        let Some(followers) =
+            following.upgrade().map(|known| known.followers().values().cloned().collect::<Vec<_>>())
+        else {
+            return;
+        };
+        let pause = SCRUB / followers.len().max(1) as u32;
+        if followers.is_empty() {
+            sleep(pause).await;
+        }
+        for follower in followers {
+            sleep(pause).await;
+            read_log(following.clone(), follower).await;
+        }
+    }
+}
+
+async fn renew(following: Weak<Following>) {
+    let mut ticks = interval(RENEW);
+    loop {
+        ticks.tick().await;
+        let Some(following) = following.upgrade() else { return };
+        let incarnation = following.nodes().incarnation;
+        let Ok(alive) = following.store.lease(incarnation).await else { continue };
+        let (gone, late) = following.note_alive(&alive);
+        if gone.is_empty() && !late {
+            continue;
+        }
+        info!(gone = ?gone, late, "nodes have come or gone");
+        let followers: Vec<_> = following.followers().values().cloned().collect();
+        for follower in followers {
+            let gone = gone.iter().map(|node| Incoming::NodeLeft(*node));
+            for incoming in gone.chain(late.then_some(Incoming::Missed)) {
+                // An error: it is followed no longer.
+                let _ = follower.incoming.send(incoming).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The commands, in Redis's words.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use redis::{Cmd, Pipeline, Value, cmd};
+
+use super::{
+    super::{
+        super::Position,
+        store::{Append, Commit, Committed, Entry, Kept, Keys, Meta},
+    },
+    keeper::random,
+    line::{Failure, Line},
+    scripts::Scripts,
+    shards::Shards,
+    snapshot,
+    wire::{read_bytes, read_entries, read_list, read_position, write_position},
+};
+
+/// Commands with more bytes go over their own connection: Redis and the network are busy with a megabyte for
+/// milliseconds, which small ones should not wait for.
+const LARGE_BYTES: usize = 64 * 1024;
+/// How long a node counts as alive after it said so, in milliseconds.
+const LEASE_MILLIS: u32 = 6_000;
+/// The nodes; their leases have the same beginning.
+const NODES: &str = "quire:{nodes}";
+/// Counts of a user's connections that nobody changed for so many seconds are of nodes that died.
+const COUNTS_SECONDS: u32 = 30 * 24 * 60 * 60;
+
+/// The commands, over connections that are kept.
+pub(super) struct Commands {
+    pub(super) shards: Arc<Shards>,
+    pub(super) scripts: Scripts,
+}
+
+impl Commands {
+    pub(super) async fn append(
+        &self,
+        keys: &Keys,
+        epoch: u64,
+        envelope: &[u8],
+        message: &[u8],
+    ) -> Result<Append, Failure> {
+        let bytes = envelope.len() + message.len();
+        let log = keys.log();
+        let mut call = self.scripts.append.call(&[&log], bytes);
+        call.arg(epoch).arg(envelope).arg(keys.channel());
+        // Where it is the same, Redis need not be sent it twice.
+        if message != envelope {
+            call.arg(message);
+        }
+        match self.line(&log, bytes).run(&self.scripts.append, &call).await {
+            Ok(Some((id, entries))) => {
+                let id: Vec<u8> = id;
+                let position =
+                    read_position(&id).ok_or_else(|| Failure::strange("an id is not a position"))?;
+                Ok(Append::Done { position, entries })
+            }
+            Ok(None) => Ok(Append::NoLog),
+            Err(Failure::Answer(error)) if error.to_string().contains("equal or smaller") => {
+                Ok(Append::OldEpoch)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    pub(super) async fn begin(&self, keys: &Keys, epoch: u64) -> Result<u64, Failure> {
+        let (meta, log) = (keys.meta(), keys.log());
+        let mut call = self.scripts.begin.call(&[&meta, &log], 16);
+        call.arg(epoch);
+        self.command(&meta).run(&self.scripts.begin, &call).await
+    }
+
+    pub(super) async fn read(&self, keys: &Keys) -> Result<Kept, Failure> {
+        let mut commands = Pipeline::new();
+        commands.atomic();
+        commands.cmd("HMGET").arg(keys.meta()).arg(&["e", "v", "s", "t"]);
+        commands.cmd("XRANGE").arg(keys.log()).arg("-").arg("+");
+        commands.cmd("LRANGE").arg(keys.set_aside()).arg(0).arg(-1);
+        let (meta, log, set_aside) =
+            self.bulk(&keys.log()).ask_all::<(Value, Value, Value)>(&commands).await?;
+        let read = || {
+            Some(Kept { meta: read_meta(meta)?, log: read_entries(log)?, set_aside: read_list(set_aside)? })
+        };
+        read().ok_or_else(|| Failure::strange("a document is not as Quire writes it"))
+    }
+
+    pub(super) async fn read_snapshot(&self, key: &str) -> Result<Option<Bytes>, Failure> {
+        snapshot::read(&self.bulk(key), key).await
+    }
+
+    pub(super) async fn read_log(
+        &self,
+        keys: &Keys,
+        from: Position,
+        count: usize,
+    ) -> Result<Vec<Entry>, Failure> {
+        let log = keys.log();
+        let mut command = cmd("XRANGE");
+        command.arg(&log).arg(write_position(from)).arg("+").arg("COUNT").arg(count);
+        let entries = self.bulk(&log).ask(&command).await?;
+        read_entries(entries).ok_or_else(|| Failure::strange("a log is not as Quire writes it"))
+    }
+
+    pub(super) async fn commit(&self, keys: &Keys, commit: &Commit) -> Result<Committed, Failure> {
+        // A key of its own for each attempt: one before, whose answer was lost, may have been committed, or may
+        // still be on its way.
+        let key = format!("{}.{:x}", keys.snapshot(commit.version + 1, commit.node), random());
+        let bulk = &self.bulk(&key);
+        let elements = snapshot::upload(bulk, &key, &commit.snapshot).await?;
+        let mut call = self.scripts.commit.call(&[&keys.meta(), &keys.log(), &key], 256);
+        call.arg(commit.epoch).arg(commit.version).arg(commit.version + 1);
+        call.arg(write_position(commit.through)).arg(write_position(commit.keep_from)).arg(elements);
+        if let Some((position, beginning)) = &commit.stands_on {
+            call.arg(write_position(*position)).arg(&**beginning);
+        }
+        let committed = match bulk.run(&self.scripts.commit, &call).await? {
+            1_i64 => return Ok(Committed::Done),
+            0 => Committed::Outrun,
+            -1 => Committed::OtherLog,
+            _ => return Err(snapshot::lost()),
+        };
+        // If it stays, it goes by itself.
+        let _ = bulk.ask::<()>(cmd("DEL").arg(&key)).await;
+        Ok(committed)
+    }
+
+    pub(super) async fn set_aside(&self, keys: &Keys, entry: &[u8], keep: u32) -> Result<(), Failure> {
+        let key = keys.set_aside();
+        let mut commands = Pipeline::new();
+        commands.atomic().cmd("RPUSH").arg(&key).arg(entry).ignore();
+        commands.cmd("LTRIM").arg(&key).arg(-i64::from(keep)).arg(-1).ignore();
+        self.line(&key, entry.len()).ask_all(&commands).await
+    }
+
+    pub(super) async fn publish(&self, channel: &str, message: &[u8]) -> Result<u64, Failure> {
+        let mut command = Cmd::with_capacity(3, channel.len() + message.len() + 16);
+        command.arg(self.scripts.publish).arg(channel).arg(message);
+        self.line(channel, message.len()).ask(&command).await
+    }
+
+    pub(super) async fn lease(&self, node: u64) -> Result<Vec<u64>, Failure> {
+        let mut call = self.scripts.lease.call(&[NODES, &lease_key(node)], 32);
+        call.arg(format!("{node:x}")).arg(LEASE_MILLIS);
+        let live: Vec<String> = self.command(NODES).run(&self.scripts.lease, &call).await?;
+        Ok(live.iter().filter_map(|node| u64::from_str_radix(node, 16).ok()).collect())
+    }
+
+    pub(super) async fn end_lease(&self, node: u64) -> Result<(), Failure> {
+        let mut commands = Pipeline::new();
+        commands.atomic().cmd("DEL").arg(lease_key(node)).ignore();
+        commands.cmd("SREM").arg(NODES).arg(format!("{node:x}")).ignore();
+        self.command(NODES).ask_all(&commands).await
+    }
+
+    pub(super) async fn admit(
+        &self,
+        user: &str,
+        node: u64,
+        live: &[u64],
+        limit: u32,
+    ) -> Result<bool, Failure> {
+        let key = user_key(user);
+        let mut call = self.scripts.admit.call(&[&key], 32 + live.len() * 16);
+        call.arg(format!("{node:x}")).arg(limit).arg(COUNTS_SECONDS);
+        for node in live {
+            call.arg(format!("{node:x}"));
+        }
+        self.command(&key).run(&self.scripts.admit, &call).await
+    }
+
+    pub(super) async fn dismiss(&self, user: &str, node: u64) -> Result<(), Failure> {
+        let key = user_key(user);
+        let mut call = self.scripts.dismiss.call(&[&key], 16);
+        call.arg(format!("{node:x}"));
+        self.command(&key).run(&self.scripts.dismiss, &call).await
+    }
+
+    /// The connection for a command with a key and so many bytes.
+    fn line(&self, key: &str, bytes: usize) -> Arc<Line> {
+        match bytes > LARGE_BYTES {
+            true => self.bulk(key),
+            false => self.command(key),
+        }
+    }
+
+    fn command(&self, key: &str) -> Arc<Line> {
+        self.shards.keeper(key).command.clone()
+    }
+
+    fn bulk(&self, key: &str) -> Arc<Line> {
+        self.shards.keeper(key).bulk.clone()
+    }
+}
+
+fn lease_key(node: u64) -> String {
+    format!("{NODES}:{node:x}")
+}
+
+/// The key of a user's counts: one slot of a cluster for each user.
+fn user_key(user: &str) -> String {
+    let user = user.replace('%', "%25").replace('{', "%7B").replace('}', "%7D");
+    format!("quire:{{u:{user}}}")
+}
+
+fn read_meta(value: Value) -> Option<Meta> {
+    let Value::Array(fields) = value else { return None };
+    let [epoch, version, snapshot, through] = <[Value; 4]>::try_from(fields).ok()?.map(read_bytes);
+    let number = |text: Option<Bytes>| match text {
+        Some(text) => std::str::from_utf8(&text).ok()?.parse().ok(),
+        None => Some(0),
+    };
+    Some(Meta {
+        epoch: number(epoch)?,
+        version: number(version)?,
+        through: through.map_or(Some(Position::default()), |text| read_position(&text))?,
+        snapshot: String::from_utf8(snapshot.unwrap_or_default().into()).ok()?,
+    })
+}

@@ -1,0 +1,158 @@
+//! What Redis does for us in one step, in its own language. Numbers in Lua are doubles: epochs stay below 2^53 and
+//! are written with `%.0f`, because `..` writes large ones with an exponent.
+
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind, cmd};
+
+use super::wire::Wire;
+
+/// Key: the log. Arguments: the epoch, the envelope, the channel, and the message where it is not the envelope. The
+/// channel is no key, because a cluster that moves the slot answers nothing while some keys are not there.
+const APPEND: &str = "
+local id = redis.call('XADD', KEYS[1], 'NOMKSTREAM', ARGV[1] .. '-*', 'u', ARGV[2])
+if not id then return false end
+redis.call('PUBLISH', ARGV[3], id .. '|' .. (ARGV[4] or ARGV[2]))
+return { id, redis.call('XLEN', KEYS[1]) }";
+
+/// Keys: the meta hash, the log. Argument: the epoch. The log's own epoch counts too, where the hash was lost.
+const BEGIN: &str = "
+local e = math.max(tonumber(redis.call('HGET', KEYS[1], 'e') or 0), tonumber(ARGV[1]))
+local there = redis.call('EXISTS', KEYS[2]) == 1
+if there then
+  local info = redis.call('XINFO', 'STREAM', KEYS[2])
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then e = math.max(e, tonumber(string.match(info[i + 1], '^%d+'))) end
+  end
+end
+e = string.format('%.0f', e)
+redis.call('HSET', KEYS[1], 'e', e)
+if not there then redis.call('XADD', KEYS[2], e .. '-*', 'i', '1') end
+return e";
+
+/// Keys: the meta hash, the log, the uploaded list. Arguments: the epoch, the version that is replaced, the new
+/// one, the position through which the snapshot goes, the first that is kept, how many elements the list has, and
+/// where it stands on an entry, its id and how its envelope begins. Answers 1 for done, 0 for outrun, -1 for
+/// another log, -2 for a list that is not all there.
+const COMMIT: &str = "
+local m = redis.call('HMGET', KEYS[1], 'e', 'v', 's')
+if (m[1] or '0') ~= ARGV[1] then return -1 end
+if (m[2] or '0') ~= ARGV[2] then return 0 end
+if ARGV[7] then
+  local entry = redis.call('XRANGE', KEYS[2], ARGV[7], ARGV[7])[1]
+  if not entry or entry[2][1] ~= 'u' or string.sub(entry[2][2], 1, #ARGV[8]) ~= ARGV[8] then return -1 end
+end
+if redis.call('LLEN', KEYS[3]) ~= tonumber(ARGV[6]) then return -2 end
+redis.call('PERSIST', KEYS[3])
+redis.call('HSET', KEYS[1], 'v', ARGV[3], 's', KEYS[3], 't', ARGV[4])
+if m[3] and m[3] ~= '' then redis.call('EXPIRE', m[3], 120) end
+redis.call('XTRIM', KEYS[2], 'MINID', ARGV[5])
+return 1";
+
+/// Keys: the set of nodes, the node's lease. Arguments: the node, for how many milliseconds.
+const LEASE: &str = "
+redis.call('SET', KEYS[2], '1', 'PX', ARGV[2])
+redis.call('SADD', KEYS[1], ARGV[1])
+local live = {}
+for _, node in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  if redis.call('EXISTS', KEYS[1] .. ':' .. node) == 1 then
+    live[#live + 1] = node
+  else
+    redis.call('SREM', KEYS[1], node)
+  end
+end
+return live";
+
+/// Key: the user's hash of node to count. Arguments: the node, the limit or 0, for how many seconds a hash is
+/// kept that nobody changes, the live nodes.
+const ADMIT: &str = "
+local live = { [ARGV[1]] = true }
+for i = 4, #ARGV do live[ARGV[i]] = true end
+local counts = redis.call('HGETALL', KEYS[1])
+local sum = 0
+for i = 1, #counts, 2 do
+  if live[counts[i]] then
+    sum = sum + tonumber(counts[i + 1])
+  else
+    redis.call('HDEL', KEYS[1], counts[i])
+  end
+end
+if ARGV[2] ~= '0' and sum >= tonumber(ARGV[2]) then return 0 end
+redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return 1";
+
+/// Key: the user's hash of node to count. Argument: the node.
+const DISMISS: &str = "
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 and redis.call('HINCRBY', KEYS[1], ARGV[1], -1) < 1 then
+  redis.call('HDEL', KEYS[1], ARGV[1])
+end";
+
+/// All scripts.
+pub(super) struct Scripts {
+    /// Not a script, but the command that they publish with.
+    pub(super) publish: &'static str,
+    pub(super) append: Script,
+    pub(super) begin: Script,
+    pub(super) commit: Script,
+    pub(super) lease: Script,
+    pub(super) admit: Script,
+    pub(super) dismiss: Script,
+}
+
+impl Scripts {
+    /// Those of a cluster publish to its sharded channels.
+    pub(super) fn new(in_cluster: bool) -> Self {
+        let append = if in_cluster { APPEND.replace("'PUBLISH'", "'SPUBLISH'") } else { APPEND.to_owned() };
+        Self {
+            publish: if in_cluster { "SPUBLISH" } else { "PUBLISH" },
+            append: Script::new(append),
+            begin: Script::new(BEGIN),
+            commit: Script::new(COMMIT),
+            lease: Script::new(LEASE),
+            admit: Script::new(ADMIT),
+            dismiss: Script::new(DISMISS),
+        }
+    }
+
+    pub(super) fn all(&self) -> [&Script; 6] {
+        [&self.append, &self.begin, &self.commit, &self.lease, &self.admit, &self.dismiss]
+    }
+}
+
+/// A script, which is called by its hash.
+pub(super) struct Script {
+    code: String,
+    hash: String,
+}
+
+impl Script {
+    fn new(code: impl Into<String>) -> Self {
+        let code = code.into();
+        Self { hash: redis::Script::new(&code).get_hash().to_owned(), code }
+    }
+
+    /// A call with these keys; the arguments are added to it. `size` is how many bytes they have, about.
+    pub(super) fn call(&self, keys: &[&str], size: usize) -> Cmd {
+        let size = keys.iter().map(|key| key.len()).sum::<usize>() + size + 128;
+        let mut call = Cmd::with_capacity(keys.len() + 12, size);
+        call.arg("EVALSHA").arg(&self.hash).arg(keys.len()).arg(keys);
+        call
+    }
+
+    /// Gives the script to Redis.
+    pub(super) fn load(&self) -> Cmd {
+        let mut load = cmd("SCRIPT");
+        load.arg("LOAD").arg(&self.code);
+        load
+    }
+
+    /// Sends a call, and gives the script to a Redis that does not know it, such as one that was restarted.
+    pub(super) async fn run<T: FromRedisValue>(&self, call: &Cmd, wire: &mut Wire) -> RedisResult<T> {
+        match call.query_async(wire).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.load().query_async::<()>(wire).await?;
+                call.query_async(wire).await
+            }
+            answer => answer,
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What the protocol (`backend/redis.rs`) asks of Redis, and what it hears from there. `link.rs` is the real one;
+//! the simulation has one that loses, doubles and forgets.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::super::{Answer, Position};
+use crate::name::DocumentName;
+
+/// The keys of one document. All of them are in one slot of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Keys(Arc<str>);
+
+impl Keys {
+    /// The keys of the document with this name: the name itself stands in them, in the braces that make a
+    /// cluster's slot, without characters that would end these.
+    pub fn new(name: &DocumentName) -> Self {
+        let mut tag = String::with_capacity(name.as_str().len());
+        for character in name.as_str().chars() {
+            match character {
+                '{' => tag.push_str("%7B"),
+                '}' => tag.push_str("%7D"),
+                '%' => tag.push_str("%25"),
+                other => tag.push(other),
+            }
+        }
+        Self(tag.into())
+    }
+
+    /// A hash: `e` epoch, `v` version of the snapshot, `s` the snapshot's key, `t` through which position it goes.
+    pub fn meta(&self) -> String {
+        format!("quire:{{{}}}:m", self.0)
+    }
+
+    /// A stream: the log. Its ids are positions, as `<epoch>-<number>`.
+    pub fn log(&self) -> String {
+        format!("quire:{{{}}}:l", self.0)
+    }
+
+    /// A list: the chunks of the snapshot with this version, made by this node.
+    pub fn snapshot(&self, version: u64, node: u64) -> String {
+        format!("quire:{{{}}}:s:{version}.{node:x}", self.0)
+    }
+
+    /// A list: updates that were set aside, oldest first.
+    pub fn set_aside(&self) -> String {
+        format!("quire:{{{}}}:x", self.0)
+    }
+
+    /// The channel for everything that is said about the document.
+    pub fn channel(&self) -> String {
+        format!("quire:{{{}}}:u", self.0)
+    }
+}
+
+/// An entry of a document's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its id.
+    pub position: Position,
+    /// What was appended; `None` for the entry that begins an epoch.
+    pub envelope: Option<Bytes>,
+}
+
+/// What came of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Append {
+    /// It is in the log, and was told to all who follow.
+    Done {
+        /// Where.
+        position: Position,
+        /// How many entries the log has now.
+        entries: u64,
+    },
+    /// There is no log.
+    NoLog,
+    /// The log is in a later epoch.
+    OldEpoch,
+}
+
+/// What a document has beside its log.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Meta {
+    /// The epoch; 0 where the document has never been.
+    pub epoch: u64,
+    /// The version of the snapshot; 0 where there is none.
+    pub version: u64,
+    /// The position through which the snapshot goes.
+    pub through: Position,
+    /// The snapshot's key; empty where there is none.
+    pub snapshot: String,
+}
+
+/// A document as it is stored, seen at one moment.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// What it has beside its log.
+    pub meta: Meta,
+    /// The whole log, also entries that the snapshot contains.
+    pub log: Vec<Entry>,
+    /// What was set aside, oldest first.
+    pub set_aside: Vec<Bytes>,
+}
+
+/// A snapshot that is to become the document's, if nobody else's did meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// The epoch in which it was made.
+    pub epoch: u64,
+    /// The version that it replaces; its own is the next one.
+    pub version: u64,
+    /// The node that made it: a part of its key.
+    pub node: u64,
+    /// The position through which it goes.
+    pub through: Position,
+    /// An entry that must be in the log, with how its envelope begins: otherwise this is not the log that the
+    /// snapshot was made of.
+    pub stands_on: Option<(Position, Bytes)>,
+    /// Entries before this position are dropped.
+    pub keep_from: Position,
+    /// Its bytes.
+    pub snapshot: Bytes,
+}
+
+/// What came of a [`Commit`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    /// It is the document's snapshot now.
+    Done,
+    /// Somebody else's snapshot came first.
+    Outrun,
+    /// The log is another one than it was made of.
+    OtherLog,
+}
+
+/// What comes unasked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A message on a channel.
+    Message {
+        /// Which one.
+        channel: Bytes,
+        /// The message.
+        payload: Bytes,
+    },
+    /// Messages of one channel may have been missed; it is heard again.
+    Missed {
+        /// Which one.
+        channel: Bytes,
+    },
+    /// Messages of all channels may have been missed, or Redis may be another one than it was; all channels are
+    /// heard again.
+    MissedAll,
+}
+
+/// Where events go. It never waits.
+pub type Listener = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// The commands. Each answers within seconds, with [`BackendError::Away`](super::BackendError::Away) where Redis
+/// cannot be asked; then what was asked may have been done all the same.
+pub trait Store: Send + Sync + 'static {
+    /// Says where events go; called once, before anything else.
+    fn listen(&self, listener: Listener);
+
+    /// Adds an entry to a log that is there and in no later epoch, and publishes `<epoch>-<number>|` with
+    /// `message` to the channel, in one step.
+    fn append(&self, keys: &Keys, epoch: u64, envelope: Bytes, message: Bytes) -> Answer<Append>;
+
+    /// Makes a log where there is none, in this epoch or a later one that the document has been in before, and
+    /// answers with the epoch that is in force then.
+    fn begin(&self, keys: &Keys, epoch: u64) -> Answer<u64>;
+
+    /// The document at one moment.
+    fn read(&self, keys: &Keys) -> Answer<Kept>;
+
+    /// The snapshot under this key; `None` where it is gone.
+    fn read_snapshot(&self, key: &str) -> Answer<Option<Bytes>>;
+
+    /// Entries from this position on, itself included, oldest first and so many at most.
+    fn read_log(&self, keys: &Keys, from: Position, count: usize) -> Answer<Vec<Entry>>;
+
+    /// Uploads a snapshot, and puts it in the place of the one before if it still may.
+    fn commit(&self, keys: &Keys, commit: Commit) -> Answer<Committed>;
+
+    /// Adds something to the list of what was set aside, and keeps the newest so many.
+    fn set_aside(&self, keys: &Keys, entry: Bytes, keep: u32) -> Answer<()>;
+
+    /// Publishes to the channel, and answers how many hear it.
+    fn publish(&self, channel: &str, message: Bytes) -> Answer<u64>;
+
+    /// Hears a channel from now on, over all reconnections; answers when it is heard for the first time.
+    fn subscribe(&self, channel: &str) -> Answer<()>;
+
+    /// Hears a channel no longer.
+    fn unsubscribe(&self, channel: &str);
+
+    /// Renews a node's lease, and answers which nodes have one.
+    fn lease(&self, node: u64) -> Answer<Vec<u64>>;
+
+    /// Gives a node's lease up.
+    fn end_lease(&self, node: u64) -> Answer<()>;
+
+    /// Counts one more connection of a user on this node, unless the user has `limit` of them on the `live` nodes;
+    /// answers whether it was counted. Counts of other nodes are dropped.
+    fn admit(&self, user: &str, node: u64, live: &[u64], limit: u32) -> Answer<bool>;
+
+    /// Counts one connection of a user on this node less.
+    fn dismiss(&self, user: &str, node: u64) -> Answer<()>;
+
+    /// Why Redis cannot be asked at the moment; `None` where it can.
+    fn away(&self) -> Option<String>;
+
+    /// Lets go of all connections.
+    fn close(&self) -> Answer<()>;
+}
