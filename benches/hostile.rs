@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use quire::protocol;
-use quire_process::{Quire, Socket, join};
+use quire_process::{Quire, Socket, insertion, join};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 use tokio_tungstenite::tungstenite::Message as Frame;
 
@@ -60,23 +60,6 @@ async fn type_to_each_other(quire: &Quire, mut stop: oneshot::Receiver<()>) -> (
 fn latest_clock() -> (u64, u64) {
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1_000);
     (NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed), 0)
-}
-
-/// The update with which a client inserts a letter behind its last one.
-fn insertion(client: u64, clock: u64) -> Vec<u8> {
-    let mut update = vec![1, 1];
-    quire::lib0::write_uint(&mut update, client);
-    quire::lib0::write_uint(&mut update, clock);
-    match clock {
-        0 => update.extend([4, 1, 1, b't']),
-        _ => {
-            update.push(0x84);
-            quire::lib0::write_uint(&mut update, client);
-            quire::lib0::write_uint(&mut update, clock - 1);
-        }
-    }
-    update.extend([1, b'x', 0]);
-    update
 }
 
 async fn hears(socket: &mut Socket, update: &[u8]) {

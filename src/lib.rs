@@ -27,7 +27,12 @@
 //!     Actor::tell_others    encoded once; to every peer but the sender:
 //!       outboxes            → connection: frame out
 //!       Saver::note         → Backend::append; when it is durable, the sender's session says "saved"
+//! ------------------------- Redis: the log, and a message to all who follow the document
+//!   Feed::next              on another node: Actor::take_incoming → Document::receive_kept → outboxes
 //! ```
+//!
+//! A log that has lost something is loaded and compared (`Incoming::Compare`): what only it has is taken in, what only
+//! the document has is appended again. Presence takes the same road, but is only told (`Backend::tell`).
 //!
 //! # Embedding
 //!

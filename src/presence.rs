@@ -347,6 +347,22 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_comes_to_another_node_is_not_taken_away_by_its_old_one() {
+        let (here, there) = (SessionId(7), SessionId(1 << 63));
+        let mut presence = Presence::default();
+        assert_eq!(presence.receive_from_node(there, vec![state(10, 5, "{}")], NOW).len(), 1);
+        // It comes here with the clock that it had; then its old node notices that it is gone.
+        presence.receive(here, vec![state(10, 5, "{}")], NOW).unwrap();
+        assert_eq!(presence.receive_from_node(there, vec![state(10, 5, "null")], NOW), vec![]);
+        assert_eq!(presence.remove(there, NOW), vec![]);
+        assert_eq!(presence.owned(|owner| owner == here), vec![state(10, 5, "{}")]);
+        // And back: what is told by the node where it is now is right.
+        presence.receive_from_node(there, vec![state(10, 6, "{}")], NOW);
+        assert_eq!(presence.remove(here, NOW), vec![]);
+        assert_eq!(presence.remove(there, NOW), vec![state(10, 6, "null")]);
+    }
+
+    #[test]
     fn presence_is_bounded() {
         let mut presence = both_here();
         let crowd =

@@ -115,3 +115,20 @@ pub async fn join(quire: &Quire, document: &str) -> Socket {
     }
     socket
 }
+
+/// The update with which a client inserts a letter behind its last one.
+pub fn insertion(client: u64, clock: u64) -> Vec<u8> {
+    let mut update = vec![1, 1];
+    quire::lib0::write_uint(&mut update, client);
+    quire::lib0::write_uint(&mut update, clock);
+    match clock {
+        0 => update.extend([4, 1, 1, b't']),
+        _ => {
+            update.push(0x84);
+            quire::lib0::write_uint(&mut update, client);
+            quire::lib0::write_uint(&mut update, clock - 1);
+        }
+    }
+    update.extend([1, b'x', 0]);
+    update
+}

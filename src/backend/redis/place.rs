@@ -247,3 +247,94 @@ fn stamp(entry: &Entry) -> Option<Stamp> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::redis::store::Meta;
+
+    const OWN: u64 = 1;
+    const OTHER: u64 = 2;
+    const EPOCH: u64 = 1 << 20;
+
+    fn at(number: u64) -> Position {
+        Position { epoch: EPOCH, number }
+    }
+
+    fn by(run: u64, number: u64) -> Stamp {
+        Stamp { run, number }
+    }
+
+    fn entry(number: u64, stamp: Stamp) -> Entry {
+        let envelope = Envelope { stamp, words: Words::Record("record".into()) };
+        Entry { position: at(number), envelope: Some(envelope.write()) }
+    }
+
+    /// A place in a log with entries 0 (which begins the epoch) to 3, of others.
+    fn loaded() -> Place {
+        let mut place = Place::new(Own { run: OWN, since: 10 });
+        let begin = Entry { position: at(0), envelope: None };
+        let log = [begin].into_iter().chain((1..=3).map(|number| entry(number, by(OTHER, number)))).collect();
+        let meta = Meta { epoch: EPOCH, ..Meta::default() };
+        assert!(!place.loaded(&Kept { meta, log, set_aside: vec![] }));
+        place
+    }
+
+    #[test]
+    fn what_comes_in_order_is_handed_over_once() {
+        let mut place = loaded();
+        assert_eq!(place.hear(at(4), by(OTHER, 4)), Heard::HandOver);
+        assert_eq!(place.hear(at(5), by(OWN, 10)), Heard::Nothing, "it is our own");
+        assert_eq!(place.appended(at(5), by(OWN, 10)), Ok(true), "the message outran the answer");
+        assert_eq!(place.appended(at(6), by(OWN, 11)), Ok(true), "the answer outran the message");
+        assert_eq!(place.hear(at(6), by(OWN, 11)), Heard::Nothing);
+        assert_eq!(place.through(), at(6));
+    }
+
+    #[test]
+    fn a_gap_is_read_and_then_all_is_in_order_again() {
+        let mut place = loaded();
+        assert_eq!(place.hear(at(6), by(OTHER, 6)), Heard::Gap);
+        assert_eq!(place.begin_reading(), Some(at(3)));
+        assert_eq!(place.hear(at(7), by(OTHER, 7)), Heard::Nothing, "it comes with what is read");
+        let entries: Vec<_> = (3..=6).map(|number| entry(number, by(OTHER, number))).collect();
+        let new = place.read(&entries).unwrap().to_vec();
+        assert_eq!(new, entries[1..]);
+        assert!(place.handed_over(&new), "7 is known of");
+        let entries = [entry(6, by(OTHER, 6)), entry(7, by(OTHER, 7))];
+        let new = place.read(&entries).unwrap().to_vec();
+        assert!(!place.handed_over(&new));
+        assert_eq!(place.hear(at(8), by(OTHER, 8)), Heard::HandOver);
+    }
+
+    #[test]
+    fn an_own_gap_is_noticed_by_the_answer() {
+        let mut place = loaded();
+        assert_eq!(place.appended(at(5), by(OWN, 10)), Ok(false), "4 was not heard");
+        assert_eq!(place.through(), at(3));
+    }
+
+    #[test]
+    fn a_log_that_went_back_is_noticed() {
+        // By the answer to an append, whose place we know as another entry's.
+        assert_eq!(loaded().appended(at(3), by(OWN, 10)), Err(OtherLog));
+        // By what is heard.
+        let mut place = loaded();
+        place.hear(at(4), by(OTHER, 4));
+        assert_eq!(place.hear(at(4), by(OTHER, 5)), Heard::OtherLog);
+        assert_eq!(place.hear(at(5), by(OTHER, 6)), Heard::HandOver, "until it is loaded again");
+        assert_eq!(place.appended(at(6), by(OWN, 10)), Err(OtherLog));
+        // By what is read: another entry where we stand, or none.
+        assert!(loaded().read(&[entry(3, by(OTHER, 9))]).is_err());
+        assert!(loaded().read(&[]).is_err());
+        // By a later epoch.
+        let later = Position { epoch: EPOCH + 1, number: 1 };
+        assert_eq!(loaded().hear(later, by(OTHER, 4)), Heard::OtherLog);
+    }
+
+    #[test]
+    fn entries_of_a_follower_before_are_those_of_others() {
+        let mut place = loaded();
+        assert_eq!(place.hear(at(4), by(OWN, 9)), Heard::HandOver);
+    }
+}
