@@ -180,12 +180,25 @@ impl Presence {
     }
 
     /// Takes in what another node, under a number of its own, says of the clients of its sessions, and returns what
-    /// is news here. Nodes speak only of whom they own, so the newest of them is right.
-    pub fn receive_from_node(&mut self, node: SessionId, states: Vec<State>, now: Duration) -> Vec<State> {
-        states.into_iter().filter(|state| self.accept_from_node(node, state, now)).collect()
+    /// is news here. Nodes speak only of whom they own, so the newest of them is right; of two that are as new, it is
+    /// the one to which the client is connected.
+    pub fn receive_from_node(
+        &mut self,
+        node: SessionId,
+        states: Vec<State>,
+        now: Duration,
+        is_connected: impl Fn(SessionId) -> bool,
+    ) -> Vec<State> {
+        states.into_iter().filter(|state| self.accept_from_node(node, state, now, &is_connected)).collect()
     }
 
-    fn accept_from_node(&mut self, node: SessionId, state: &State, now: Duration) -> bool {
+    fn accept_from_node(
+        &mut self,
+        node: SessionId,
+        state: &State,
+        now: Duration,
+        is_connected: impl Fn(SessionId) -> bool,
+    ) -> bool {
         match self.here.get_mut(&state.client) {
             None => {
                 let old = self.left.get(&state.client).is_some_and(|(clock, _)| state.clock < *clock);
@@ -193,6 +206,8 @@ impl Presence {
             }
             // A client that has come to another node keeps its place there, whatever its old node says.
             Some(here) if here.owner != node && (state.json.is_none() || state.clock < here.clock) => false,
+            // It comes with the clock that it had, and its old node may not know yet that it has left.
+            Some(here) if state.clock == here.clock && is_connected(here.owner) => false,
             Some(here) => {
                 here.owner = node;
                 here.renewed = now;
@@ -246,6 +261,11 @@ impl Presence {
     /// Whether nobody is here, or was lately.
     pub fn is_empty(&self) -> bool {
         self.here.is_empty() && self.left.is_empty()
+    }
+
+    /// By whom a client is here.
+    pub fn owner(&self, client: ClientId) -> Option<SessionId> {
+        self.here.get(&client).map(|here| here.owner)
     }
 
     /// Everybody who is here.
@@ -350,16 +370,28 @@ mod tests {
     fn a_client_that_comes_to_another_node_is_not_taken_away_by_its_old_one() {
         let (here, there) = (SessionId(7), SessionId(1 << 63));
         let mut presence = Presence::default();
-        assert_eq!(presence.receive_from_node(there, vec![state(10, 5, "{}")], NOW).len(), 1);
+        assert_eq!(presence.receive_from_node(there, vec![state(10, 5, "{}")], NOW, |_| false).len(), 1);
         // It comes here with the clock that it had; then its old node notices that it is gone.
         presence.receive(here, vec![state(10, 5, "{}")], NOW).unwrap();
-        assert_eq!(presence.receive_from_node(there, vec![state(10, 5, "null")], NOW), vec![]);
+        assert_eq!(presence.receive_from_node(there, vec![state(10, 5, "null")], NOW, |_| false), vec![]);
         assert_eq!(presence.remove(there, NOW), vec![]);
         assert_eq!(presence.owned(|owner| owner == here), vec![state(10, 5, "{}")]);
         // And back: what is told by the node where it is now is right.
-        presence.receive_from_node(there, vec![state(10, 6, "{}")], NOW);
+        presence.receive_from_node(there, vec![state(10, 6, "{}")], NOW, |_| false);
         assert_eq!(presence.remove(here, NOW), vec![]);
         assert_eq!(presence.remove(there, NOW), vec![state(10, 6, "null")]);
+    }
+
+    #[test]
+    fn a_client_is_where_it_is_connected_whatever_another_node_says_at_the_same_clock() {
+        let (mut presence, node) = (both_here(), SessionId(9));
+        let her = || vec![state(10, 1, "{}")];
+        assert_eq!(presence.receive_from_node(node, her(), NOW, |_| true), vec![]);
+        assert_eq!(presence.owner(10), Some(ALICE));
+        // The line here is lost, and she came back on the other node.
+        assert_eq!(presence.receive_from_node(node, her(), NOW, |_| false), vec![]);
+        assert_eq!(presence.remove(ALICE, NOW), vec![]);
+        assert_eq!(presence.remove(node, NOW), vec![state(10, 1, "null")]);
     }
 
     #[test]

@@ -114,6 +114,10 @@ impl Actor {
     pub(super) fn ring_relay(&mut self) -> Result<(), UpdateError> {
         let now = Instant::now();
         if self.relay.tell_at.is_some_and(|at| at <= now) {
+            // Who went to another node meanwhile is that node's to tell of.
+            self.relay.presence.retain(|&client, state| {
+                state.json.is_none() || self.presence.owner(client).is_some_and(|owner| !is_relayed(owner))
+            });
             let states = self.relay.take_presence();
             self.tell_nodes(relay::awareness(states));
         }
@@ -187,7 +191,9 @@ impl Actor {
     fn hear(&mut self, node: NodeId, told: Relayed, batch: &mut Batch) -> Result<(), UpdateError> {
         match told {
             Relayed::Awareness(states) => {
-                let news = self.presence.receive_from_node(place(node), states, self.start.elapsed());
+                let (members, now) = (&self.members, self.start.elapsed());
+                let is_connected = |session| members.contains_key(&session);
+                let news = self.presence.receive_from_node(place(node), states, now, is_connected);
                 batch.presence.push((place(node), news));
             }
             Relayed::QueryAwareness => self.tell_nodes_who_is_here(),

@@ -74,9 +74,24 @@ struct Nodes {
     /// The number under which this node tells; a new one after it may have been taken for dead.
     incarnation: u64,
     renewed: Option<Instant>,
+    /// Whether the number is a new one, and the others have not been told who is here.
+    late: bool,
     /// The others that are alive, with how often they have been missing.
     alive: HashMap<u64, u32>,
     dead: HashSet<u64>,
+}
+
+impl Nodes {
+    /// The number under which this node tells now. What was told under one that has run out would be forgotten
+    /// when the others notice.
+    fn incarnation(&mut self) -> u64 {
+        if self.renewed.is_some_and(|at| at.elapsed() > LEASE) {
+            self.renewed = None;
+            self.late = true;
+            self.incarnation = self.incarnation.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        }
+        self.incarnation
+    }
 }
 
 /// One document that is followed.
@@ -104,6 +119,12 @@ impl Follower {
 
     fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock().expect("nothing panics while it holds this lock")
+    }
+
+    /// The channel was not heard for a while: others may follow the document by now.
+    fn missed(&self) {
+        self.place().missed();
+        self.told().alone = false;
     }
 }
 
@@ -203,13 +224,13 @@ impl Following {
             }
             Event::Missed { channel } => {
                 if let Some(follower) = self.followers().get(&channel).cloned() {
-                    follower.place().missed();
+                    follower.missed();
                     self.spawn_catch_up(vec![follower]);
                 }
             }
             Event::MissedAll => {
                 let followers: Vec<_> = self.followers().values().cloned().collect();
-                followers.iter().for_each(|follower| follower.place().missed());
+                followers.iter().for_each(|follower| follower.missed());
                 self.spawn_catch_up(followers);
             }
         }
@@ -246,8 +267,8 @@ impl Following {
             (Some(position), Words::Notice) => self.read_if(follower, |place| place.hear_head(position)),
             (None, Words::Head(position)) => self.read_if(follower, |place| place.hear_head(position)),
             (None, Words::Told(incarnation, message)) => {
-                let nodes = self.nodes();
-                if incarnation != nodes.incarnation && !nodes.dead.contains(&incarnation) {
+                // Our own, under whatever number, is known here already.
+                if stamp.run != self.run && !self.nodes().dead.contains(&incarnation) {
                     // An error: the inbox is full, and what is told may get lost.
                     let _ = follower.incoming.try_send(Incoming::Told { node: NodeId(incarnation), message });
                 }
@@ -305,7 +326,7 @@ impl Following {
             told.at = Some(Instant::now());
         }
         let stamp = Stamp { run: self.run, number: 0 };
-        let words = Words::Told(self.nodes().incarnation, message);
+        let words = Words::Told(self.nodes().incarnation(), message);
         // An error: more waits than may.
         let _ = self.told.try_send((channel, said(&Envelope { stamp, words })));
     }
@@ -336,12 +357,10 @@ impl Following {
     /// Notes who is alive. Answers who is not any more, and whether this node may have been taken for dead itself.
     fn note_alive(&self, alive: &[u64]) -> (Vec<NodeId>, bool) {
         let mut nodes = self.nodes();
-        let late = nodes.renewed.is_some_and(|at| at.elapsed() > LEASE);
+        // The answer may have come too late as well.
+        let own = nodes.incarnation();
+        let late = mem::take(&mut nodes.late);
         nodes.renewed = Some(Instant::now());
-        if late {
-            nodes.incarnation = nodes.incarnation.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        }
-        let own = nodes.incarnation;
         for missed in nodes.alive.values_mut() {
             *missed += 1;
         }
@@ -453,7 +472,7 @@ async fn renew(following: Weak<Following>) {
     loop {
         ticks.tick().await;
         let Some(following) = following.upgrade() else { return };
-        let incarnation = following.nodes().incarnation;
+        let incarnation = following.nodes().incarnation();
         let Ok(alive) = following.store.lease(incarnation).await else { continue };
         let (gone, late) = following.note_alive(&alive);
         if gone.is_empty() && !late {
