@@ -148,11 +148,13 @@ impl Inner {
         }
         for _ in 0..TRIES {
             let mut kept = self.store.read(keys).await?;
-            let epoch = follower.as_ref().map_or(0, |follower| follower.place().epoch());
-            if kept.meta.epoch < epoch {
-                // Redis has lost what this node knows there was. Who comes with older knowledge must notice.
-                let lost = u64::from(kept.log.is_empty());
-                self.store.begin(keys, epoch + lost).await?;
+            let known = follower.as_ref().map_or(0, |follower| follower.place().epoch());
+            let epoch = known.max(kept.meta.epoch);
+            // A log that was begun has an entry, whatever is dropped.
+            let lost = epoch > 0 && kept.log.is_empty();
+            if lost || kept.meta.epoch < known {
+                // Redis has lost what there was. Who comes with older knowledge must notice.
+                self.store.begin(keys, epoch + u64::from(lost)).await?;
                 kept = self.store.read(keys).await?;
             }
             let snapshot = match kept.meta.snapshot.as_str() {

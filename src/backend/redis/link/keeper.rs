@@ -178,14 +178,15 @@ impl Keeper {
             if is_another.unwrap_or(false) {
                 self.lines().into_iter().for_each(|line| line.give_up_any("another Redis is the master now"));
             }
-            misses = if arrived { 0 } else { misses + 1 };
+            misses = count_misses(misses, arrived);
             if misses == MAX_MISSES {
                 misses = 0;
+                // All of them: a network that has forgotten one has forgotten the others, and what waits on the one
+                // for large commands would wait there for long.
                 let why = "what is published does not arrive any more";
-                self.command.give_up_any(why);
-                self.subscriber.give_up_any(why);
+                self.lines().into_iter().for_each(|line| line.give_up_any(why));
             }
-            bulk_misses = if answered { 0 } else { bulk_misses + 1 };
+            bulk_misses = count_misses(bulk_misses, answered);
             if bulk_misses == MAX_MISSES {
                 bulk_misses = 0;
                 self.bulk.give_up_any("it does not answer any more");
@@ -239,6 +240,10 @@ impl Keeper {
         if role == Role::Subscriber {
             self.channels.forget();
             self.missed.store(true, Relaxed);
+        }
+        if role == Role::Command {
+            // It may have fallen silent, and the one for large commands with it: a call on that waits for longer.
+            self.bulk.give_up_any(why);
         }
         let mut presence = self.presence();
         if let Presence::Here = *presence {
@@ -345,10 +350,10 @@ impl Keeper {
         }
     }
 
-    /// Whether what is published arrives, as far as that can be tried.
-    async fn probe(&self, number: u64) -> bool {
+    /// Whether what is published arrives; `None` where that cannot be tried.
+    async fn probe(&self, number: u64) -> Option<bool> {
         if self.command.failure().is_some() || self.subscriber.failure().is_some() {
-            return true;
+            return None;
         }
         let mut arrived = self.arrived.subscribe();
         let mut publish = cmd("PUBLISH");
@@ -357,13 +362,15 @@ impl Keeper {
             self.command.ask::<u64>(&publish).await.is_ok()
                 && arrived.wait_for(|it| *it >= number).await.is_ok()
         };
-        timeout(PROBE_TIMEOUT, there_and_back).await.unwrap_or(false)
+        Some(timeout(PROBE_TIMEOUT, there_and_back).await.unwrap_or(false))
     }
 
-    /// Whether the connection for large commands answers, where it is not busy with one.
-    async fn ping_bulk(&self) -> bool {
-        let idle = self.bulk.is_idle() && self.bulk.failure().is_none();
-        !idle || timeout(PROBE_TIMEOUT, self.bulk.ask::<Value>(&cmd("PING"))).await.is_ok()
+    /// Whether the connection for large commands answers; `None` where it is busy with one, or not there.
+    async fn ping_bulk(&self) -> Option<bool> {
+        if !self.bulk.is_idle() || self.bulk.failure().is_some() {
+            return None;
+        }
+        Some(timeout(PROBE_TIMEOUT, self.bulk.ask::<Value>(&cmd("PING"))).await.is_ok())
     }
 
     fn presence(&self) -> MutexGuard<'_, Presence> {
@@ -380,6 +387,15 @@ impl Keeper {
             Role::Bulk => &self.bulk,
             Role::Subscriber => &self.subscriber,
         }
+    }
+}
+
+/// How often in a row something was missing, where what could not be tried tells nothing.
+fn count_misses(before: u32, is_there: Option<bool>) -> u32 {
+    match is_there {
+        Some(true) => 0,
+        Some(false) => before + 1,
+        None => before,
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     fmt,
+    future::Future,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -12,6 +13,7 @@ use std::{
 
 use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind};
 use tokio::{sync::Notify, time::timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     super::super::BackendError,
@@ -42,6 +44,8 @@ enum State {
         up: Up,
         unanswered: u32,
         refusing_since: Option<Instant>,
+        given_up: CancellationToken,
+        _gives_up: DropGuard,
     },
     Down {
         reason: String,
@@ -114,23 +118,23 @@ impl Line {
 
     /// Sends a command, and reads its answer.
     pub(super) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Failure> {
-        let (mut wire, number) = self.wire()?;
+        let (mut wire, number, given_up) = self.wire()?;
         let _call = self.count();
-        self.hear(number, timeout(self.limit, command.query_async(&mut wire)).await)
+        self.answer(number, &given_up, command.query_async(&mut wire)).await
     }
 
     /// Sends several commands at once, and reads their answers.
     pub(super) async fn ask_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, Failure> {
-        let (mut wire, number) = self.wire()?;
+        let (mut wire, number, given_up) = self.wire()?;
         let _call = self.count();
-        self.hear(number, timeout(self.limit, commands.query_async(&mut wire)).await)
+        self.answer(number, &given_up, commands.query_async(&mut wire)).await
     }
 
     /// Runs a script, and gives it to a Redis that does not know it.
     pub(super) async fn run<T: FromRedisValue>(&self, script: &Script, call: &Cmd) -> Result<T, Failure> {
-        let (mut wire, number) = self.wire()?;
+        let (mut wire, number, given_up) = self.wire()?;
         let _call = self.count();
-        self.hear(number, timeout(self.limit, script.run(call, &mut wire)).await)
+        self.answer(number, &given_up, script.run(call, &mut wire)).await
     }
 
     /// Hears these channels, and no longer those; answers which of these another Redis has.
@@ -139,8 +143,8 @@ impl Line {
         these: &[Arc<str>],
         not_those: &[Arc<str>],
     ) -> Result<Vec<Arc<str>>, Failure> {
-        let (wire, number) = self.wire()?;
-        self.hear(number, timeout(self.limit, wire.hear_channels(these, not_those)).await)
+        let (wire, number, given_up) = self.wire()?;
+        self.answer(number, &given_up, wire.hear_channels(these, not_those)).await
     }
 
     /// Whether nobody waits for an answer.
@@ -180,7 +184,9 @@ impl Line {
             }
             State::Closed => Ok(()),
             _ => {
-                *state = State::Up { up, unanswered: 0, refusing_since: None };
+                let given_up = CancellationToken::new();
+                let _gives_up = given_up.clone().drop_guard();
+                *state = State::Up { up, unanswered: 0, refusing_since: None, given_up, _gives_up };
                 Ok(())
             }
         }
@@ -208,11 +214,26 @@ impl Line {
         *self.lock() = State::Closed;
     }
 
-    fn wire(&self) -> Result<(Wire, u64), Failure> {
+    /// The connection that is up, its number, and what tells when it is given up.
+    fn wire(&self) -> Result<(Wire, u64, CancellationToken), Failure> {
         match &*self.lock() {
-            State::Up { up, .. } => Ok((up.wire.clone(), up.number)),
+            State::Up { up, given_up, .. } => Ok((up.wire.clone(), up.number, given_up.clone())),
             State::Down { reason, .. } => Err(Failure::Away(reason.clone())),
             State::Closed => Err(Failure::Closed),
+        }
+    }
+
+    /// Waits for an answer. Where the connection is given up there will be none, and who waited for it would keep
+    /// others from asking on the next one.
+    async fn answer<T>(
+        &self,
+        number: u64,
+        given_up: &CancellationToken,
+        answer: impl Future<Output = RedisResult<T>>,
+    ) -> Result<T, Failure> {
+        match given_up.run_until_cancelled(timeout(self.limit, answer)).await {
+            Some(answer) => self.hear(number, answer),
+            None => Err(Failure::Away("the connection was given up".to_owned())),
         }
     }
 
@@ -224,7 +245,7 @@ impl Line {
     ) -> Result<T, Failure> {
         let mut state = self.lock();
         let (unanswered, refusing_since) = match &mut *state {
-            State::Up { up, unanswered, refusing_since } if up.number == number => {
+            State::Up { up, unanswered, refusing_since, .. } if up.number == number => {
                 (unanswered, refusing_since)
             }
             // Another one is in its place.
