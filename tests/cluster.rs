@@ -174,6 +174,8 @@ async fn what_redis_has_forgotten_the_nodes_bring_back() {
 
 /// The letter as somebody reads it who has never seen it; empty where there is none.
 async fn stored_text(redis: &RedisServer) -> String {
+    // No node starts while Redis pauses.
+    redis.cli(&["PING"]);
     let response = Node::start(&redis.url()).server.get("/api/documents/letter?format=text").await;
     if response.status == 200 { response.text() } else { String::new() }
 }
@@ -469,6 +471,8 @@ async fn no_order_of_faults_loses_anything() {
                     nodes[1].cont();
                 }
                 10 => {
+                    // No node starts while Redis pauses.
+                    redis.cli(&["PING"]);
                     nodes[2] = Node::start(&redis.url());
                     carol.moves_to(&nodes[2]);
                 }
