@@ -1,11 +1,12 @@
-//! The task that owns one open document. An update has one way
-//! in, [`Actor::receive`], and one way out, [`Actor::tell_others`].
+//! The task that owns one open document. An update has one way in, [`Actor::receive`], and one way out,
+//! [`Actor::tell_others`].
 
 mod batch;
 mod budget;
 mod ending;
 mod handle;
 mod member;
+mod receiving;
 mod relay;
 mod telling;
 
@@ -22,23 +23,23 @@ use tokio::{
     task::{block_in_place, yield_now},
     time::{Instant, sleep_until},
 };
-use tracing::{debug, info};
+use tracing::debug;
 
 pub use self::handle::{DocumentHandle, Gone, ReadError};
 use self::{
-    batch::{Batch, edits, presence, question},
+    batch::{Batch, presence, question},
     handle::Mail,
     member::{Member, MemberOutbox},
     relay::Relay,
 };
 use crate::{
     backend::{Backend, BackendError, Incoming},
-    document::{Document, News, UpdateError, contained},
+    document::{Document, UpdateError, contained},
     end::End,
     name::DocumentName,
     outbox::Outgoing,
     presence::{Presence, SessionId},
-    protocol::{Message, relay::Relayed},
+    protocol::relay::Relayed,
     saver::{self, LoadError, Loaded, LogSize, Saver},
     state_vector::StateVector,
 };
@@ -54,8 +55,6 @@ const PRESENCE_GRACE: Duration = Duration::from_secs(2);
 const LOOK_THROUGH: Duration = Duration::from_secs(3);
 /// The number of no session.
 const NOBODY: SessionId = SessionId(0);
-/// An update that says nothing: the answer of a client that has nothing to bring.
-const EMPTY_UPDATE: &[u8] = &[0, 0];
 /// How long a document stays open that somebody took up while it was about to leave memory.
 const STAY: Duration = Duration::from_secs(1);
 /// Why an actor stopped.
@@ -333,121 +332,6 @@ impl Actor {
             member.outbox.0.end(end);
         }
         self.leave(session);
-    }
-
-    fn receive_message(
-        &mut self,
-        from: SessionId,
-        message: Message,
-        batch: &mut Batch,
-    ) -> Result<(), UpdateError> {
-        match message {
-            Message::SyncStep1(since) => {
-                if let Some(member) = self.members.get_mut(&from) {
-                    member.has(&since);
-                }
-                let reply = self.step_2(since)?;
-                self.reply(from, reply, batch);
-            }
-            Message::SyncStep2(update) => {
-                if let Some(member) = self.members.get_mut(&from) {
-                    member.asked = false;
-                }
-                self.receive_update(from, update, true, batch)?;
-            }
-            Message::Update(update) => self.receive_update(from, update, false, batch)?,
-            // Nobody is here without a session; one that has left brings nobody back.
-            Message::Awareness(states) if self.members.contains_key(&from) => {
-                match self.presence.receive(from, states, self.start.elapsed()) {
-                    Ok(news) => {
-                        if let (Some(client), Some(member)) =
-                            (self.presence.own_client(from), self.members.get_mut(&from))
-                        {
-                            member.makes(client);
-                        }
-                        batch.presence.push((from, news));
-                    }
-                    Err(rule) => {
-                        self.refuse_session(from, End::Refused(format!("awareness refused: {rule}")))
-                    }
-                }
-            }
-            Message::Awareness(_) => {}
-            Message::QueryAwareness => {
-                if let Some(member) = self.members.get(&from) {
-                    member.outbox.0.push(&Arc::new(presence(&self.presence.everybody())));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn receive_update(
-        &mut self,
-        from: SessionId,
-        update: Bytes,
-        answers: bool,
-        batch: &mut Batch,
-    ) -> Result<(), UpdateError> {
-        let received = match self.document.receive(update.clone()) {
-            Ok(received) => received,
-            Err(UpdateError::Refused(rule)) => {
-                info!(session = from.0, %rule, bytes = update.len(), "update refused");
-                self.refuse_session(from, End::Refused(format!("update refused: {rule}")));
-                return Ok(());
-            }
-            Err(broken) => {
-                self.suspect = Some(update);
-                return Err(broken);
-            }
-        };
-        if let Some(news) = received.news.clone() {
-            self.last_step_2 = None;
-            let fresh = !answers;
-            batch.note(from, fresh, news);
-        }
-        let Some(member) = self.members.get_mut(&from) else {
-            // The session has left; what it sent before counts all the same.
-            return Ok(());
-        };
-        if member.echo_saved && *update != *EMPTY_UPDATE {
-            let adds = received.news.iter().flat_map(|news| &news.adds);
-            if !answers {
-                adds.clone().for_each(|(client, _)| member.makes(*client));
-            }
-            member.has_too(adds.map(|(client, _)| (*client, self.document.next_clock(*client))));
-            // Where nothing was news, all of it is here already.
-            let own = match (received.news, &received.rest) {
-                (Some(news), _) => Some(news),
-                (None, None) => Some(News { update, adds: Vec::new() }),
-                (None, Some(_)) => None,
-            };
-            batch.held.extend(own.map(|own| (from, Arc::new(edits(&own)))));
-        }
-        match received.rest {
-            Some(rest) if answers => member.keep_aside(rest),
-            Some(_) if !member.asked => {
-                member.asked = true;
-                member.outbox.0.push(&question(&self.document.state_vector()));
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Offers again what was kept aside, where the document has moved on to what it needs.
-    fn offer_again(&mut self, batch: &mut Batch) -> Result<(), UpdateError> {
-        loop {
-            self.offer_asides_again(batch)?;
-            let ready = self.members.iter_mut().find_map(|(&session, member)| {
-                let rest = member.aside.take_if(|rest| self.document.knows_any(rest))?;
-                Some((session, rest))
-            });
-            let Some((session, rest)) = ready else { return Ok(()) };
-            let start = Instant::now();
-            self.receive_update(session, rest.update.into(), true, batch)?;
-            self.charge(session, start);
-        }
     }
 }
 

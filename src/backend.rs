@@ -177,7 +177,7 @@ pub trait Backend: Send + Sync + 'static {
         Duration::ZERO
     }
 
-    /// Since when the store cannot be reached, and why; `None` where all is well.
+    /// Why the store cannot be reached at the moment; `None` where it can.
     fn away(&self) -> Option<String> {
         None
     }

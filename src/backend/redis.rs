@@ -10,6 +10,7 @@
 pub mod envelope;
 mod following;
 pub mod link;
+mod nodes;
 mod place;
 pub mod store;
 
@@ -175,10 +176,12 @@ impl Inner {
 
     async fn append(&self, keys: &Keys, record: Bytes) -> Result<Appended, BackendError> {
         let stamp = Stamp { run: self.run, number: self.written.fetch_add(1, Ordering::Relaxed) };
-        let words =
-            if record.len() > MAX_MESSAGE_BYTES { Words::Notice } else { Words::Record(record.clone()) };
-        let message = Envelope { stamp, words }.write();
+        let large = record.len() > MAX_MESSAGE_BYTES;
         let envelope = Envelope { stamp, words: Words::Record(record) }.write();
+        let message = match large {
+            true => Envelope { stamp, words: Words::Notice }.write(),
+            false => envelope.clone(),
+        };
         let follower = self.following.get(keys);
         let mut epoch = match &follower {
             Some(follower) => follower.place().epoch(),
@@ -220,10 +223,7 @@ impl Inner {
             if through < kept.meta.through || kept.meta.epoch == 0 {
                 return Ok(());
             }
-            let stands_on = match &follower {
-                Some(follower) => follower.place().stands_on(),
-                None => None,
-            };
+            let stands_on = follower.as_ref().and_then(|follower| follower.place().stands_on());
             let kept_entries = kept.log.iter().filter(|entry| entry.position <= through);
             let keep_from =
                 kept_entries.rev().take(KEEP_ENTRIES).last().map_or(through, |entry| entry.position);

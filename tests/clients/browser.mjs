@@ -27,6 +27,24 @@ export async function visitDemo(browser, server, document, { name, color = '#286
   return visitor
 }
 
+/** Two people on one empty page see each other, and what the other writes. */
+export async function writeTogether(alice, bob) {
+  await eventually(async () => assert.deepEqual(await alice.people(), ['Alice you', 'Bob']))
+  await eventually(async () => assert.deepEqual(await bob.people(), ['Alice', 'Bob you']))
+
+  await alice.types('Hello Bob')
+  await bob.reads('Hello Bob')
+  await bob.presses('Control+End', 'Enter')
+  await bob.types('Hello Alice')
+  await alice.reads('Hello Bob\nHello Alice')
+  await eventually(async () => assert.deepEqual(await alice.carets(), ['Bob']))
+  await eventually(async () => assert.deepEqual(await bob.carets(), ['Alice']))
+
+  // Both at the same time, each in a paragraph.
+  await Promise.all([alice.types(', how are you?'), bob.types(', I am here.')])
+  for (const reader of [alice, bob]) await reader.reads('Hello Bob, how are you?\nHello Alice, I am here.')
+}
+
 class Visitor {
   #complaints = []
 

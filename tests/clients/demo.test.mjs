@@ -1,7 +1,7 @@
 // The demo does not show what others do, or loses what was typed into it.
 
 import assert from 'node:assert/strict'
-import { startBrowser, visitDemo } from './browser.mjs'
+import { startBrowser, visitDemo, writeTogether } from './browser.mjs'
 import { eventually, freePort, story } from './harness.mjs'
 
 /** Who closed her page is gone for the others after at most this: milliseconds, with some for a busy machine. */
@@ -20,21 +20,7 @@ story('two people write on one page and see each other', async ({ serve, afterwa
   const bob = await visitDemo(browser, server, DOCUMENT, { name: 'Bob' })
 
   assert.equal(await alice.page.getByTestId('document-name').innerText(), DOCUMENT)
-  await eventually(async () => assert.deepEqual(await alice.people(), ['Alice you', 'Bob']))
-  await eventually(async () => assert.deepEqual(await bob.people(), ['Alice', 'Bob you']))
-
-  await alice.types('Hello Bob')
-  await bob.reads('Hello Bob')
-  await bob.presses('Control+End', 'Enter')
-  await bob.types('Hello Alice')
-  await alice.reads('Hello Bob\nHello Alice')
-  await eventually(async () => assert.deepEqual(await alice.carets(), ['Bob']))
-  await eventually(async () => assert.deepEqual(await bob.carets(), ['Alice']))
-
-  // Both at the same time, each in a paragraph.
-  await Promise.all([alice.types(', how are you?'), bob.types(', I am here.')])
-  await alice.reads('Hello Bob, how are you?\nHello Alice, I am here.')
-  await bob.reads('Hello Bob, how are you?\nHello Alice, I am here.')
+  await writeTogether(alice, bob)
 
   await alice.presses('Home', 'Shift+Control+ArrowRight', 'Control+b')
   await eventually(async () => assert.equal((await bob.editor.locator('strong').innerText()).trim(), 'Hello'))

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { setTimeout as pause } from 'node:timers/promises'
-import { startBrowser, visitDemo } from './browser.mjs'
+import { startBrowser, visitDemo, writeTogether } from './browser.mjs'
 import { startNodes } from './cluster.mjs'
 import { eventually, story } from './harness.mjs'
 
@@ -17,20 +17,7 @@ story('two people on different nodes write on one page and see each other', asyn
   const [one, other] = await startNodes(scene, 2)
   const alice = await visitDemo(browser, one, DOCUMENT, { name: 'Alice', color: '#c84240' })
   const bob = await visitDemo(browser, other, DOCUMENT, { name: 'Bob' })
-  await eventually(async () => assert.deepEqual(await alice.people(), ['Alice you', 'Bob']))
-  await eventually(async () => assert.deepEqual(await bob.people(), ['Alice', 'Bob you']))
-
-  await alice.types('Hello Bob')
-  await bob.reads('Hello Bob')
-  await bob.presses('Control+End', 'Enter')
-  await bob.types('Hello Alice')
-  await alice.reads('Hello Bob\nHello Alice')
-  await eventually(async () => assert.deepEqual(await alice.carets(), ['Bob']))
-  await eventually(async () => assert.deepEqual(await bob.carets(), ['Alice']))
-
-  // Both at the same time, each in a paragraph.
-  await Promise.all([alice.types(', how are you?'), bob.types(', I am here.')])
-  for (const reader of [alice, bob]) await reader.reads('Hello Bob, how are you?\nHello Alice, I am here.')
+  await writeTogether(alice, bob)
 
   await bob.leaves()
   await eventually(async () => assert.deepEqual(await alice.people(), ['Alice you']), { within: GONE })

@@ -113,18 +113,22 @@ impl Disk {
     }
 }
 
+/// Notes what a record brings: for each client the first clock that none brought yet.
+pub fn note_written(written: &mut HashMap<ClientId, Clock>, record: &Bytes) {
+    for update in Record::read(record).expect("the saver writes records").updates {
+        let update = Update::read(&update).expect("the saver writes updates");
+        for section in &update.sections {
+            let end = update.blocks[section.blocks.end - 1].end_clock();
+            let known = written.entry(section.client).or_default();
+            *known = end.max(*known);
+        }
+    }
+}
+
 impl State {
     fn append(&mut self, record: Bytes) -> Appended {
         self.last += 1;
-        let updates = Record::read(&record).expect("the saver writes records").updates;
-        for update in &updates {
-            let update = Update::read(update).expect("the saver writes updates");
-            for section in &update.sections {
-                let end = update.blocks[section.blocks.end - 1].end_clock();
-                let written = self.written.entry(section.client).or_default();
-                *written = end.max(*written);
-            }
-        }
+        note_written(&mut self.written, &record);
         let position = Position { epoch: 0, number: self.last };
         self.stored.log.push((position, record));
         Appended { position, gapless: true, records: None }

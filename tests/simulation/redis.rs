@@ -17,13 +17,15 @@ use quire::{
         },
     },
     document::Document,
-    record::Record,
     saver,
-    update::{ClientId, Clock, Update},
+    update::{ClientId, Clock},
 };
 use tokio::time::sleep;
 
-use super::{disk::Trouble, random::Random};
+use super::{
+    disk::{Trouble, note_written},
+    random::Random,
+};
 
 /// The Redis; it outlives the nodes that use it.
 #[derive(Clone)]
@@ -266,18 +268,10 @@ impl State {
         let position = Position { epoch, number };
         data.last = position;
         let entry = Entry { position, envelope: Some(envelope) };
-        let record =
-            Record::read(&record(&entry).expect("a log has records")).expect("the saver writes records");
+        let record = record(&entry).expect("a log has records");
         data.log.push(entry);
         let entries = data.log.len() as u64;
-        for update in &record.updates {
-            let update = Update::read(update).expect("the saver writes updates");
-            for section in &update.sections {
-                let end = update.blocks[section.blocks.end - 1].end_clock();
-                let written = self.written.entry(section.client).or_default();
-                *written = end.max(*written);
-            }
-        }
+        note_written(&mut self.written, &record);
         let payload = [format!("{epoch}-{number}|").as_bytes(), message].concat().into();
         self.publish(&keys.channel(), &payload);
         Append::Done { position, entries }

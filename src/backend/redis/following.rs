@@ -1,8 +1,10 @@
 //! What comes by itself: the documents that are followed, what is heard of them, and what makes up for what was
 //! not heard. Nothing here waits for a document: where its inbox is full, the log is read later.
 
+mod tasks;
+
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     mem,
     sync::{Arc, Mutex, MutexGuard, Weak},
     time::Duration,
@@ -14,15 +16,15 @@ use tokio::{
     runtime::Handle,
     sync::mpsc,
     task::AbortHandle,
-    time::{Instant, interval, sleep, sleep_until},
+    time::{Instant, sleep},
 };
-use tokio_stream::wrappers::ReceiverStream;
-use tracing::{info, warn};
+use tracing::warn;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{
     super::{Feed, Incoming, NodeId, Position},
     envelope::{Envelope, Stamp, Words, split_message},
+    nodes::Nodes,
     place::{Heard, OtherLog, Own, Place},
     record,
     store::{Entry, Event, Kept, Keys, Store},
@@ -41,19 +43,10 @@ const RETRY: Duration = Duration::from_secs(1);
 const PROBE_AFTER: Duration = Duration::from_millis(500);
 /// Messages that wait to be told; more are dropped.
 const MAX_TOLD: usize = 4_096;
-/// Messages that are told at the same time.
-const TELLERS: usize = 64;
 /// Appends that wait for their probe; of more, none is made.
 const MAX_PROBES: usize = 65_536;
 /// How often a node that seems to be alone with a document tells the others all the same.
 const TELL_ALONE: Duration = Duration::from_secs(8);
-/// In what time every log is looked at that nothing was heard of.
-const SCRUB: Duration = Duration::from_secs(300);
-/// How often a node's lease is renewed, and for how long it is good.
-const RENEW: Duration = Duration::from_secs(2);
-const LEASE: Duration = Duration::from_secs(6);
-/// Nodes that were taken for dead, and whose late words are ignored.
-const MAX_DEAD: usize = 1_024;
 /// Within what time nodes compare that all found out at once that they must.
 const COMPARE_WITHIN: u64 = 2_000;
 
@@ -67,31 +60,6 @@ pub(super) struct Following {
     told: mpsc::Sender<(String, Bytes)>,
     probes: mpsc::Sender<(Instant, Weak<Follower>, Position)>,
     tasks: Mutex<Vec<AbortHandle>>,
-}
-
-#[derive(Default)]
-struct Nodes {
-    /// The number under which this node tells; a new one after it may have been taken for dead.
-    incarnation: u64,
-    renewed: Option<Instant>,
-    /// Whether the number is a new one, and the others have not been told who is here.
-    late: bool,
-    /// The others that are alive, with how often they have been missing.
-    alive: HashMap<u64, u32>,
-    dead: HashSet<u64>,
-}
-
-impl Nodes {
-    /// The number under which this node tells now. What was told under one that has run out would be forgotten
-    /// when the others notice.
-    fn incarnation(&mut self) -> u64 {
-        if self.renewed.is_some_and(|at| at.elapsed() > LEASE) {
-            self.renewed = None;
-            self.late = true;
-            self.incarnation = self.incarnation.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        }
-        self.incarnation
-    }
 }
 
 /// One document that is followed.
@@ -150,7 +118,7 @@ impl Following {
     pub(super) fn start(store: Arc<dyn Store>, run: u64, runtime: &Handle) -> Arc<Self> {
         let (told, to_tell) = mpsc::channel(MAX_TOLD);
         let (probes, to_probe) = mpsc::channel(MAX_PROBES);
-        let nodes = Mutex::new(Nodes { incarnation: run, ..Nodes::default() });
+        let nodes = Mutex::new(Nodes::new(run));
         let following = Arc::new(Self {
             store: store.clone(),
             run,
@@ -168,10 +136,10 @@ impl Following {
             }
         }));
         let tasks = [
-            runtime.spawn(tell(Arc::downgrade(&following), to_tell)).abort_handle(),
-            runtime.spawn(probe(Arc::downgrade(&following), to_probe)).abort_handle(),
-            runtime.spawn(scrub(Arc::downgrade(&following))).abort_handle(),
-            runtime.spawn(renew(Arc::downgrade(&following))).abort_handle(),
+            runtime.spawn(tasks::tell(Arc::downgrade(&following), to_tell)).abort_handle(),
+            runtime.spawn(tasks::probe(Arc::downgrade(&following), to_probe)).abort_handle(),
+            runtime.spawn(tasks::scrub(Arc::downgrade(&following))).abort_handle(),
+            runtime.spawn(tasks::renew(Arc::downgrade(&following))).abort_handle(),
         ];
         following.tasks.lock().expect("nothing panics while it holds this lock").extend(tasks);
         following
@@ -181,7 +149,7 @@ impl Following {
     pub(super) async fn stop(&self) {
         let tasks = mem::take(&mut *self.tasks.lock().expect("nothing panics while it holds this lock"));
         tasks.iter().for_each(AbortHandle::abort);
-        let incarnation = self.nodes().incarnation;
+        let incarnation = self.nodes().incarnation();
         // Where it fails, the lease ends by itself.
         let _ = self.store.end_lease(incarnation).await;
     }
@@ -268,7 +236,7 @@ impl Following {
             (None, Words::Head(position)) => self.read_if(follower, |place| place.hear_head(position)),
             (None, Words::Told(incarnation, message)) => {
                 // Our own, under whatever number, is known here already.
-                if stamp.run != self.run && !self.nodes().dead.contains(&incarnation) {
+                if stamp.run != self.run && !self.nodes().is_dead(incarnation) {
                     // An error: the inbox is full, and what is told may get lost.
                     let _ = follower.incoming.try_send(Incoming::Told { node: NodeId(incarnation), message });
                 }
@@ -353,26 +321,6 @@ impl Following {
             all.buffer_unordered(READERS).for_each(|()| std::future::ready(())).await;
         });
     }
-
-    /// Notes who is alive. Answers who is not any more, and whether this node may have been taken for dead itself.
-    fn note_alive(&self, alive: &[u64]) -> (Vec<NodeId>, bool) {
-        let mut nodes = self.nodes();
-        // The answer may have come too late as well.
-        let own = nodes.incarnation();
-        let late = mem::take(&mut nodes.late);
-        nodes.renewed = Some(Instant::now());
-        for missed in nodes.alive.values_mut() {
-            *missed += 1;
-        }
-        nodes.alive.extend(alive.iter().filter(|node| **node != own).map(|node| (*node, 0)));
-        // Once may be a Redis that came back a moment ago.
-        let gone: Vec<u64> = nodes.alive.extract_if(|_, missed| *missed > 1).map(|(node, _)| node).collect();
-        if nodes.dead.len() > MAX_DEAD {
-            nodes.dead.clear();
-        }
-        nodes.dead.extend(&gone);
-        (gone.into_iter().map(NodeId).collect(), late)
-    }
 }
 
 /// The bytes of what is said on a channel without being in a log.
@@ -403,11 +351,7 @@ async fn read_log(following: Weak<Following>, follower: Arc<Follower>) {
                 return;
             }
         }
-        let mut place = follower.place();
-        if !place.handed_over(&new) && entries.len() < READ_ENTRIES {
-            return;
-        }
-        match place.continue_reading() {
+        match follower.place().handed_over(&new, entries.len() == READ_ENTRIES) {
             Some(place) => from = place,
             None => return,
         }
@@ -417,75 +361,4 @@ async fn read_log(following: Weak<Following>, follower: Arc<Follower>) {
 fn is_others(follower: &Follower, entry: &Entry) -> bool {
     let envelope = entry.envelope.clone().and_then(Envelope::read);
     envelope.is_some_and(|envelope| follower.place().is_others(envelope.stamp))
-}
-
-async fn tell(following: Weak<Following>, messages: mpsc::Receiver<(String, Bytes)>) {
-    let telling = ReceiverStream::new(messages).map(|(channel, message)| {
-        let following = following.clone();
-        async move {
-            let Some(following) = following.upgrade() else { return };
-            let heard = following.store.publish(&channel, message).await;
-            let follower = following.followers().get(channel.as_bytes()).cloned();
-            if let (Ok(heard), Some(follower)) = (heard, follower) {
-                // One of them is this node.
-                follower.told().alone = heard <= 1;
-            }
-        }
-    });
-    telling.buffered(TELLERS).for_each(|()| std::future::ready(())).await;
-}
-
-async fn probe(following: Weak<Following>, mut probes: mpsc::Receiver<(Instant, Weak<Follower>, Position)>) {
-    while let Some((at, follower, position)) = probes.recv().await {
-        sleep_until(at).await;
-        let (Some(following), Some(follower)) = (following.upgrade(), follower.upgrade()) else { continue };
-        let told = follower.told();
-        if told.appended == position && !told.alone {
-            let stamp = Stamp { run: following.run, number: 0 };
-            let message = said(&Envelope { stamp, words: Words::Head(position) });
-            // An error: more waits than may.
-            let _ = following.told.try_send((follower.keys.channel(), message));
-        }
-    }
-}
-
-async fn scrub(following: Weak<Following>) {
-    loop {
-        let Some(followers) =
-            following.upgrade().map(|known| known.followers().values().cloned().collect::<Vec<_>>())
-        else {
-            return;
-        };
-        let pause = SCRUB / followers.len().max(1) as u32;
-        if followers.is_empty() {
-            sleep(pause).await;
-        }
-        for follower in followers {
-            sleep(pause).await;
-            read_log(following.clone(), follower).await;
-        }
-    }
-}
-
-async fn renew(following: Weak<Following>) {
-    let mut ticks = interval(RENEW);
-    loop {
-        ticks.tick().await;
-        let Some(following) = following.upgrade() else { return };
-        let incarnation = following.nodes().incarnation();
-        let Ok(alive) = following.store.lease(incarnation).await else { continue };
-        let (gone, late) = following.note_alive(&alive);
-        if gone.is_empty() && !late {
-            continue;
-        }
-        info!(gone = ?gone, late, "nodes have come or gone");
-        let followers: Vec<_> = following.followers().values().cloned().collect();
-        for follower in followers {
-            let gone = gone.iter().map(|node| Incoming::NodeLeft(*node));
-            for incoming in gone.chain(late.then_some(Incoming::Missed)) {
-                // An error: it is followed no longer.
-                let _ = follower.incoming.send(incoming).await;
-            }
-        }
-    }
 }

@@ -206,8 +206,9 @@ impl Place {
         Ok(&entries[new..])
     }
 
-    /// Entries were handed over. Answers whether there is more.
-    pub(super) fn handed_over(&mut self, entries: &[Entry]) -> bool {
+    /// Entries were handed over, behind which there may be more. Answers where to read on from, if there is something
+    /// and the log is still the one that it was.
+    pub(super) fn handed_over(&mut self, entries: &[Entry], more: bool) -> Option<Position> {
         if let Some(last) = entries.last()
             && self.loaded
         {
@@ -215,14 +216,8 @@ impl Place {
             self.epoch = self.epoch.max(last.position.epoch);
             (self.through, self.stamp) = (last.position, stamp(last));
         }
-        self.reading = self.loaded && self.head > self.through;
-        self.reading
-    }
-
-    /// Where to read on from, if the log is still the one that it was.
-    pub(super) fn continue_reading(&mut self) -> Option<Position> {
-        self.reading = self.loaded;
-        self.loaded.then_some(self.through)
+        self.reading = self.loaded && (more || self.head > self.through);
+        self.reading.then_some(self.through)
     }
 
     /// Whether an entry is to be handed over, being somebody else's.
@@ -300,10 +295,10 @@ mod tests {
         let entries: Vec<_> = (3..=6).map(|number| entry(number, by(OTHER, number))).collect();
         let new = place.read(&entries).unwrap().to_vec();
         assert_eq!(new, entries[1..]);
-        assert!(place.handed_over(&new), "7 is known of");
+        assert_eq!(place.handed_over(&new, false), Some(at(6)), "7 is known of");
         let entries = [entry(6, by(OTHER, 6)), entry(7, by(OTHER, 7))];
         let new = place.read(&entries).unwrap().to_vec();
-        assert!(!place.handed_over(&new));
+        assert_eq!(place.handed_over(&new, false), None);
         assert_eq!(place.hear(at(8), by(OTHER, 8)), Heard::HandOver);
     }
 

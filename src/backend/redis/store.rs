@@ -1,12 +1,15 @@
 //! What the protocol (`backend/redis.rs`) asks of Redis, and what it hears from there. `link.rs` is the real one;
 //! the simulation has one that loses, doubles and forgets.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
 use super::super::{Answer, Position};
 use crate::name::DocumentName;
+
+/// For how long a node counts as alive after it has renewed its lease.
+pub const LEASE: Duration = Duration::from_secs(6);
 
 /// The keys of one document. All of them are in one slot of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -16,16 +19,7 @@ impl Keys {
     /// The keys of the document with this name: the name itself stands in them, in the braces that make a
     /// cluster's slot, without characters that would end these.
     pub fn new(name: &DocumentName) -> Self {
-        let mut tag = String::with_capacity(name.as_str().len());
-        for character in name.as_str().chars() {
-            match character {
-                '{' => tag.push_str("%7B"),
-                '}' => tag.push_str("%7D"),
-                '%' => tag.push_str("%25"),
-                other => tag.push(other),
-            }
-        }
-        Self(tag.into())
+        Self(slot_tag(name.as_str()).into())
     }
 
     /// A hash: `e` epoch, `v` version of the snapshot, `s` the snapshot's key, `t` through which position it goes.
@@ -52,6 +46,11 @@ impl Keys {
     pub fn channel(&self) -> String {
         format!("quire:{{{}}}:u", self.0)
     }
+}
+
+/// A text as it stands between the braces that make a cluster's slot: without characters that would end these.
+pub(super) fn slot_tag(text: &str) -> String {
+    text.replace('%', "%25").replace('{', "%7B").replace('}', "%7D")
 }
 
 /// An entry of a document's log.

@@ -8,7 +8,7 @@ use redis::{Cmd, Pipeline, Value, cmd};
 use super::{
     super::{
         super::Position,
-        store::{Append, Commit, Committed, Entry, Kept, Keys, Meta},
+        store::{Append, Commit, Committed, Entry, Kept, Keys, LEASE, Meta, slot_tag},
     },
     keeper::random,
     line::{Failure, Line},
@@ -21,8 +21,6 @@ use super::{
 /// Commands with more bytes go over their own connection: Redis and the network are busy with a megabyte for
 /// milliseconds, which small ones should not wait for.
 const LARGE_BYTES: usize = 64 * 1024;
-/// How long a node counts as alive after it said so, in milliseconds.
-const LEASE_MILLIS: u32 = 6_000;
 /// The nodes; their leases have the same beginning.
 const NODES: &str = "quire:{nodes}";
 /// Counts of a user's connections that nobody changed for so many seconds are of nodes that died.
@@ -142,7 +140,7 @@ impl Commands {
 
     pub(super) async fn lease(&self, node: u64) -> Result<Vec<u64>, Failure> {
         let mut call = self.scripts.lease.call(&[NODES, &lease_key(node)], 32);
-        call.arg(format!("{node:x}")).arg(LEASE_MILLIS);
+        call.arg(format!("{node:x}")).arg(LEASE.as_millis() as u64);
         let live: Vec<String> = self.command(NODES).run(&self.scripts.lease, &call).await?;
         Ok(live.iter().filter_map(|node| u64::from_str_radix(node, 16).ok()).collect())
     }
@@ -200,8 +198,7 @@ fn lease_key(node: u64) -> String {
 
 /// The key of a user's counts: one slot of a cluster for each user.
 fn user_key(user: &str) -> String {
-    let user = user.replace('%', "%25").replace('{', "%7B").replace('}', "%7D");
-    format!("quire:{{u:{user}}}")
+    format!("quire:{{u:{}}}", slot_tag(user))
 }
 
 fn read_meta(value: Value) -> Option<Meta> {

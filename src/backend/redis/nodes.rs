@@ -1,0 +1,68 @@
+//! Which nodes are alive, and under which number this one tells. A node whose lease ran out may have been taken for
+//! dead: it goes on as another one, since what is told under the old number would be forgotten.
+
+use std::{
+    collections::{HashMap, HashSet},
+    mem,
+};
+
+use tokio::time::Instant;
+
+use super::{super::NodeId, store::LEASE};
+
+/// Nodes that were taken for dead, and whose late words are ignored.
+const MAX_DEAD: usize = 1_024;
+
+/// This node among the others.
+#[derive(Default)]
+pub(super) struct Nodes {
+    incarnation: u64,
+    renewed: Option<Instant>,
+    /// Whether the number is a new one, and the others have not been told who is here.
+    late: bool,
+    /// The others that are alive, with how often they have been missing.
+    alive: HashMap<u64, u32>,
+    dead: HashSet<u64>,
+}
+
+impl Nodes {
+    /// A node that tells under this number at first.
+    pub(super) fn new(incarnation: u64) -> Self {
+        Self { incarnation, ..Self::default() }
+    }
+
+    /// The number under which this node tells now.
+    pub(super) fn incarnation(&mut self) -> u64 {
+        if self.renewed.is_some_and(|at| at.elapsed() > LEASE) {
+            self.renewed = None;
+            self.late = true;
+            self.incarnation = self.incarnation.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        }
+        self.incarnation
+    }
+
+    /// Whether a node was taken for dead.
+    pub(super) fn is_dead(&self, incarnation: u64) -> bool {
+        self.dead.contains(&incarnation)
+    }
+
+    /// The lease was renewed, and these have one. Answers who is not alive any more, and whether this node may have
+    /// been taken for dead itself.
+    pub(super) fn renewed(&mut self, alive: &[u64]) -> (Vec<NodeId>, bool) {
+        // The answer may have come too late as well.
+        let own = self.incarnation();
+        let late = mem::take(&mut self.late);
+        self.renewed = Some(Instant::now());
+        for missed in self.alive.values_mut() {
+            *missed += 1;
+        }
+        self.alive.extend(alive.iter().filter(|node| **node != own).map(|node| (*node, 0)));
+        // Once may be a Redis that came back a moment ago.
+        let gone: Vec<u64> = self.alive.extract_if(|_, missed| *missed > 1).map(|(node, _)| node).collect();
+        if self.dead.len() > MAX_DEAD {
+            self.dead.clear();
+        }
+        self.dead.extend(&gone);
+        (gone.into_iter().map(NodeId).collect(), late)
+    }
+}
