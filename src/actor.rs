@@ -34,6 +34,7 @@ use self::{
 };
 use crate::{
     backend::{Backend, BackendError, Incoming},
+    config::Limits,
     document::{Document, UpdateError, contained},
     end::End,
     name::DocumentName,
@@ -91,6 +92,7 @@ pub struct Actor {
     lost: VecDeque<(Instant, SessionId)>,
     /// How long a document stays open after its last session.
     idle: Duration,
+    limits: Arc<Limits>,
     /// When the document may leave memory, if nobody is in it.
     rest_at: Instant,
     /// The last sync step 2 and the state vector that it answered: many who join ask for the same.
@@ -104,7 +106,12 @@ pub struct Actor {
 
 impl Actor {
     /// An actor for a document that is not loaded yet, and the handle that reaches it.
-    pub fn new(name: DocumentName, backend: Arc<dyn Backend>, idle: Duration) -> (DocumentHandle, Self) {
+    pub fn new(
+        name: DocumentName,
+        backend: Arc<dyn Backend>,
+        idle: Duration,
+        limits: Arc<Limits>,
+    ) -> (DocumentHandle, Self) {
         let (handle, mailbox) = DocumentHandle::new();
         let actor = Self {
             saver: Saver::new(name.clone(), backend.clone(), LogSize::default()),
@@ -117,6 +124,7 @@ impl Actor {
             members: HashMap::new(),
             lost: VecDeque::new(),
             idle,
+            limits,
             // A document that is only looked at leaves at once.
             rest_at: Instant::now(),
             last_step_2: None,

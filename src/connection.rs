@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::{end::End, protocol::y_websocket, session::Session};
+use crate::{config::Limits, end::End, protocol::y_websocket, session::Session};
 
 /// The longest time without a frame to the client. Clients drop a socket after 30 seconds.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -28,12 +28,12 @@ const SLOWEST_BYTES_PER_SECOND: u64 = 16 * 1024;
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Serves a connection until the client leaves or the session ends.
-pub async fn serve(socket: WebSocket, session: Session) -> End {
+pub async fn serve(socket: WebSocket, session: Session, limits: &Limits) -> End {
     let (mut sink, mut stream) = socket.split();
     let ping = Notify::new();
     // Both ways go on side by side: a client that does not read may still write, and the other way round.
     let end = tokio::select! {
-        end = read(&mut stream, &session, &ping) => end,
+        end = read(&mut stream, &session, &ping, limits) => end,
         end = write(&mut sink, &session, &ping) => end,
     };
     drop(session);
@@ -57,11 +57,11 @@ pub async fn close(mut socket: WebSocket, end: End) -> End {
     end
 }
 
-async fn read(stream: &mut SplitStream<WebSocket>, session: &Session, ping: &Notify) -> End {
+async fn read(stream: &mut SplitStream<WebSocket>, session: &Session, ping: &Notify, limits: &Limits) -> End {
     loop {
         let frame = match next_frame(stream, ping).await {
             Some(Ok(frame)) => frame,
-            Some(Err(error)) => return end_of(error),
+            Some(Err(error)) => return end_of(error, limits),
             None => return End::Left,
         };
         let messages = match frame {
@@ -97,10 +97,10 @@ async fn next_frame(
 }
 
 /// Why reading failed, as an end: a frame over the limit is the client's fault, all else is a lost socket.
-fn end_of(error: axum::Error) -> End {
+fn end_of(error: axum::Error, limits: &Limits) -> End {
     use tungstenite::error::{CapacityError, Error};
     match error.into_inner().downcast_ref::<Error>() {
-        Some(Error::Capacity(CapacityError::MessageTooLong { .. })) => End::FrameTooLarge,
+        Some(Error::Capacity(CapacityError::MessageTooLong { .. })) => End::FrameTooLarge(limits.frame_bytes),
         _ => End::Left,
     }
 }

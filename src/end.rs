@@ -9,12 +9,24 @@ pub enum End {
     Left,
     /// What the client sent breaks a rule: it would be refused again.
     Refused(String),
-    /// A frame is larger than the limit.
-    FrameTooLarge,
+    /// A frame is larger than so many bytes.
+    FrameTooLarge(usize),
+    /// The token is missing, not good, or good no longer.
+    Unauthorized(String),
+    /// The token does not allow it, or an administrator has ended the session.
+    Forbidden(String),
+    /// The document has so many bytes that it takes no more.
+    DocumentFull(usize),
+    /// The client kept sending faster than it may.
+    TooFast,
+    /// The client said nothing after it had connected.
+    Silent,
     /// The document's stored bytes cannot be read. They stay as they are.
     Unreadable(String),
     /// The store cannot be reached, and the document is not open.
     Away,
+    /// The node, or somebody's share of it, is full; the text names the limit.
+    Full(String),
     /// The node is stopping.
     Stopping,
     /// The document is opened anew on this node.
@@ -31,26 +43,63 @@ impl End {
     pub fn code(&self) -> u16 {
         match self {
             Self::Left => 1000,
-            Self::Refused(_) => 4400,
-            Self::FrameTooLarge => 1009,
+            Self::FrameTooLarge(_) => 1009,
             Self::Unreadable(_) => 1011,
             Self::Stopping | Self::Reopening => 1012,
-            Self::Stuck | Self::Away => 1013,
+            Self::Stuck | Self::Away | Self::Full(_) => 1013,
+            Self::Refused(_) => 4400,
+            Self::Unauthorized(_) => 4401,
+            Self::Forbidden(_) => 4403,
+            Self::DocumentFull(_) => 4413,
+            Self::Silent => 4508,
+            Self::TooFast => 4529,
         }
     }
 
     /// What the client's developer reads, cut to what a close frame can hold.
-    pub fn reason(&self) -> &str {
-        let reason = match self {
-            Self::Left => "",
-            Self::Refused(reason) | Self::Unreadable(reason) => reason,
-            Self::FrameTooLarge => "a frame is larger than 16 MiB",
-            Self::Away => "the store of the documents cannot be reached; try again in a moment",
-            Self::Stopping => "the server is restarting",
-            Self::Reopening => "the document is opened anew",
-            Self::Stuck => "the connection did not take what it was sent",
+    pub fn reason(&self) -> String {
+        let mut reason = match self {
+            Self::Left => String::new(),
+            Self::Refused(reason)
+            | Self::Unreadable(reason)
+            | Self::Unauthorized(reason)
+            | Self::Forbidden(reason)
+            | Self::Full(reason) => reason.clone(),
+            Self::FrameTooLarge(limit) => format!("a frame is larger than {limit} bytes (--max-frame)"),
+            Self::DocumentFull(limit) => {
+                format!("the document has reached {limit} bytes and takes only deletions (--max-document)")
+            }
+            Self::TooFast => "too many messages or bytes a second (--max-messages, --max-bytes)".to_owned(),
+            Self::Silent => {
+                "no message came after the connection was made (--first-message-within)".to_owned()
+            }
+            Self::Away => "the store of the documents cannot be reached; try again in a moment".to_owned(),
+            Self::Stopping => "the server is restarting".to_owned(),
+            Self::Reopening => "the document is opened anew".to_owned(),
+            Self::Stuck => "the connection did not take what it was sent".to_owned(),
         };
-        &reason[..reason.floor_char_boundary(MAX_REASON_BYTES)]
+        reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
+        reason
+    }
+
+    /// The reason as a label in metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Refused(_) => "refused",
+            Self::FrameTooLarge(_) => "frame_too_large",
+            Self::Unauthorized(_) => "unauthorized",
+            Self::Forbidden(_) => "forbidden",
+            Self::DocumentFull(_) => "document_full",
+            Self::TooFast => "too_fast",
+            Self::Silent => "silent",
+            Self::Unreadable(_) => "unreadable",
+            Self::Away => "away",
+            Self::Full(_) => "full",
+            Self::Stopping => "stopping",
+            Self::Reopening => "reopening",
+            Self::Stuck => "stuck",
+        }
     }
 }
 
@@ -62,5 +111,9 @@ mod tests {
     fn a_reason_fits_into_a_close_frame() {
         let long = End::Refused("ü".repeat(100));
         assert_eq!(long.reason(), "ü".repeat(61));
+        for end in [End::DocumentFull(usize::MAX), End::TooFast, End::Silent, End::FrameTooLarge(usize::MAX)]
+        {
+            assert!(end.reason().ends_with(')'), "{}", end.reason());
+        }
     }
 }

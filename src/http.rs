@@ -12,7 +12,7 @@ use std::sync::Arc;
 use axum::{Router, routing::get};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{backend::Backend, hub::Hub};
+use crate::{backend::Backend, config::Limits, hub::Hub, metrics::Metrics};
 
 /// What the routes need.
 #[derive(Clone)]
@@ -21,6 +21,10 @@ pub(crate) struct Shared {
     pub hub: Hub,
     /// Where they are kept, to ask whether that can be reached.
     pub backend: Arc<dyn Backend>,
+    /// How much is taken from clients.
+    pub limits: Arc<Limits>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// The WebSockets, so that a stop can wait for their close frames.
     pub connections: TaskTracker,
     /// Cancelled when the server begins to stop.
@@ -32,7 +36,8 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/ws/{*name}", get(socket::y_websocket))
         .route("/api/documents/{name}", get(documents::export))
         .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready));
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics));
     #[cfg(feature = "demo")]
     let routes = routes.merge(demo::routes());
     routes

@@ -15,6 +15,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::{
     actor::{Actor, DocumentHandle, Stopped, Suspect},
     backend::Backend,
+    config::Limits,
     name::DocumentName,
 };
 
@@ -32,6 +33,7 @@ struct Inner {
     runtime: Handle,
     actors: TaskTracker,
     idle: Duration,
+    limits: Arc<Limits>,
 }
 
 #[derive(Default)]
@@ -49,9 +51,9 @@ pub struct Stopping;
 
 impl Hub {
     /// A hub without documents.
-    pub fn new(backend: Arc<dyn Backend>, runtime: Handle, idle: Duration) -> Self {
+    pub fn new(backend: Arc<dyn Backend>, runtime: Handle, idle: Duration, limits: Arc<Limits>) -> Self {
         let (documents, actors) = (Mutex::default(), TaskTracker::new());
-        Self(Arc::new(Inner { documents, backend, runtime, actors, idle }))
+        Self(Arc::new(Inner { documents, backend, runtime, actors, idle, limits }))
     }
 
     /// The way to a document, which is opened where it is not open yet. Never waits: the document loads
@@ -64,7 +66,8 @@ impl Hub {
         if let Some(handle) = documents.open.get(name).filter(|handle| !handle.is_closed()) {
             return Ok(handle.clone());
         }
-        let (handle, actor) = Actor::new(name.clone(), self.0.backend.clone(), self.0.idle);
+        let (handle, actor) =
+            Actor::new(name.clone(), self.0.backend.clone(), self.0.idle, self.0.limits.clone());
         documents.open.insert(name.clone(), handle.clone());
         // A document outlives the connection that opened it.
         let span = info_span!(parent: None, "document", name = %name);
@@ -211,7 +214,7 @@ mod tests {
     async fn an_update_that_breaks_the_engine_twice_is_set_aside() {
         let folder = tempfile::TempDir::new().unwrap();
         let backend: Arc<dyn Backend> = Arc::new(Embedded::open(folder.path()).unwrap());
-        let hub = Hub::new(backend.clone(), Handle::current(), Duration::ZERO);
+        let hub = Hub::new(backend.clone(), Handle::current(), Duration::ZERO, Arc::default());
         for _ in 0..2 {
             let (alice, bob) = (join(&hub).await, join(&hub).await);
             alice.receive(Message::Update(hello(1))).await.unwrap();
@@ -222,7 +225,7 @@ mod tests {
             assert_eq!(text(&hub).await, hello(1));
         }
         // From now on only who sends it is turned away, on this node and after a restart.
-        let restarted = Hub::new(backend.clone(), Handle::current(), Duration::ZERO);
+        let restarted = Hub::new(backend.clone(), Handle::current(), Duration::ZERO, Arc::default());
         for hub in [hub, restarted] {
             let (alice, bob) = (join(&hub).await, join(&hub).await);
             alice.receive(Message::Update(breaking_update())).await.unwrap();
@@ -241,7 +244,7 @@ mod tests {
     async fn a_panic_while_somebody_looks_costs_one_reconnect() {
         let folder = tempfile::TempDir::new().unwrap();
         let backend: Arc<dyn Backend> = Arc::new(Embedded::open(folder.path()).unwrap());
-        let hub = Hub::new(backend, Handle::current(), Duration::ZERO);
+        let hub = Hub::new(backend, Handle::current(), Duration::ZERO, Arc::default());
         let alice = join(&hub).await;
         alice.receive(Message::Update(hello(1))).await.unwrap();
         let name = DocumentName::new("letter").unwrap();

@@ -11,7 +11,7 @@
 //! 4  http/*   connection   session
 //! 3  hub
 //! 2  actor    saver    outbox
-//! 1  backend/*   config
+//! 1  backend/*   config   metrics
 //! 0  name  update  state_vector  guard  presence  protocol/*  document/*  record  end  lib0
 //! ```
 //!
@@ -59,6 +59,7 @@ pub mod guard;
 pub mod http;
 pub mod hub;
 pub mod lib0;
+pub mod metrics;
 pub mod name;
 pub mod outbox;
 pub mod presence;
@@ -96,8 +97,9 @@ use crate::{
             link::{ConnectError, Link},
         },
     },
-    config::Config,
+    config::{Config, Limits},
     hub::Hub,
+    metrics::Metrics,
 };
 
 /// yrs walks nested types recursively; a thread of the usual 2 MiB overflows on documents of honest clients.
@@ -109,6 +111,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(9);
 pub struct Server {
     hub: Hub,
     backend: Arc<dyn Backend>,
+    limits: Arc<Limits>,
+    metrics: Arc<Metrics>,
     connections: TaskTracker,
     stopping: CancellationToken,
     /// Present until the server is dropped.
@@ -154,9 +158,18 @@ impl Server {
             .build()
             .map_err(StartError::Threads)?;
         let backend = open_backend(config, runtime.handle())?;
-        let hub = Hub::new(backend.clone(), runtime.handle().clone(), config.idle);
+        let limits = Arc::new(config.limits.clone());
+        let hub = Hub::new(backend.clone(), runtime.handle().clone(), config.idle, limits.clone());
         let (connections, stopping) = (TaskTracker::new(), CancellationToken::new());
-        Ok(Self { hub, backend, connections, stopping, runtime: Some(runtime) })
+        Ok(Self {
+            hub,
+            backend,
+            limits,
+            metrics: Arc::default(),
+            connections,
+            stopping,
+            runtime: Some(runtime),
+        })
     }
 
     /// The runtime of the server's threads, for programs that have none of their own.
@@ -170,6 +183,8 @@ impl Server {
         http::router(http::Shared {
             hub: hub.clone(),
             backend: self.backend.clone(),
+            limits: self.limits.clone(),
+            metrics: self.metrics.clone(),
             connections: connections.clone(),
             stopping: stopping.clone(),
         })

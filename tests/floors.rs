@@ -9,7 +9,7 @@ use std::{
 /// The floors from the ground up; each name stands for a file and the folder beside it.
 const FLOORS: &[&[&str]] = &[
     &["lib0", "name", "update", "state_vector", "guard", "presence", "protocol", "document", "record", "end"],
-    &["backend", "config"],
+    &["backend", "config", "metrics"],
     &["outbox", "saver", "actor"],
     &["hub"],
     &["session", "connection", "http"],

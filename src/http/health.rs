@@ -1,6 +1,11 @@
-//! Whether the process is alive, and whether it can serve.
+//! Whether the process is alive, whether it can serve, and what it counts.
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+};
 use serde_json::{Value, json};
 
 use super::Shared;
@@ -22,4 +27,9 @@ pub(crate) async fn ready(State(shared): State<Shared>) -> (StatusCode, Json<Val
         body["reason"] = reason.into();
     }
     (code, Json(body))
+}
+
+pub(crate) async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], shared.metrics.text())
 }

@@ -19,8 +19,6 @@ use crate::{
     session::Session,
 };
 
-/// The largest frame that is taken from a client: a whole document that was edited offline.
-const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
 /// What is read from a socket at once. The library's default, 128 KiB, is kept for every connection.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
 /// From this size on, what waits for a socket is written.
@@ -64,10 +62,10 @@ pub(crate) async fn y_websocket(
     if shared.stopping.is_cancelled() {
         return Problem::unavailable(Stopping).into_response();
     }
-    let Shared { hub, connections, .. } = shared;
+    let Shared { hub, limits, metrics, connections, .. } = shared;
     let upgrade = upgrade
-        .max_message_size(MAX_FRAME_BYTES)
-        .max_frame_size(MAX_FRAME_BYTES)
+        .max_message_size(limits.frame_bytes)
+        .max_frame_size(limits.frame_bytes)
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES);
     upgrade.on_upgrade(move |socket| {
@@ -77,10 +75,11 @@ pub(crate) async fn y_websocket(
                 Ok(session) => {
                     tracing::Span::current().record("session", session.id().0);
                     info!("joined");
-                    connection::serve(socket, session).await
+                    connection::serve(socket, session, &limits).await
                 }
                 Err(end) => connection::close(socket, end).await,
             };
+            metrics.session_ended(&end);
             info!(code = end.code(), reason = end.reason(), "left");
         };
         connections.track_future(serve.instrument(span))

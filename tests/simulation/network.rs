@@ -242,9 +242,7 @@ impl World {
         match end {
             End::Stopping | End::Unreadable(_) | End::Away => {}
             End::Reopening if self.habits.engine_failures > 0 => {}
-            End::Left | End::Stuck | End::Refused(_) | End::FrameTooLarge | End::Reopening => {
-                return Err(format!("client {} was sent away: {end:?}", self.links[index].client));
-            }
+            _ => return Err(format!("client {} was sent away: {end:?}", self.links[index].client)),
         }
         self.server_lets_go(index);
         let last = self.links[index].down.last().map_or(self.now, |last| last.due);

@@ -51,7 +51,7 @@ impl Deployment {
         let (scheme, kind) = scheme.split_once('-').unwrap_or((scheme, ""));
         if scheme == "rediss" {
             // Somebody else's choice of a provider is as good.
-            let _ = rustls::crypto::ring::default_provider().install_default();
+            let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         }
         if kind.is_empty() {
             let address = Address { node: read_node(url)?, sentinels: None, in_cluster: false };

@@ -1,0 +1,57 @@
+//! How settings are written: seconds, bytes, counts, filters.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use tracing_subscriber::EnvFilter;
+
+/// A whole number of seconds.
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse().map(Duration::from_secs).map_err(|_| "a number of seconds is needed, such as 30".to_owned())
+}
+
+/// A number of bytes, also as `16MiB`; 0 is none, and means no limit.
+pub(super) fn bytes(text: &str) -> Result<usize, String> {
+    let size: ByteSize =
+        text.parse().map_err(|_| "a number of bytes is needed, such as 65536 or 16MiB".to_owned())?;
+    Ok(no_limit_for_zero(usize::try_from(size.as_u64()).unwrap_or(usize::MAX)))
+}
+
+/// A count; 0 is none, and means no limit.
+pub(super) fn count(text: &str) -> Result<usize, String> {
+    text.parse().map(no_limit_for_zero).map_err(|_| "a whole number is needed".to_owned())
+}
+
+fn no_limit_for_zero(number: usize) -> usize {
+    if number == 0 { usize::MAX } else { number }
+}
+
+/// A filter as `tracing` reads it.
+pub(super) fn log_filter(text: &str) -> Result<String, String> {
+    match text.parse::<EnvFilter>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("{error}; examples: info, debug, quire=debug,warn")),
+    }
+}
+
+/// A value in a file as it would stand on the command line.
+pub(super) fn of_file(value: toml::Value) -> Vec<String> {
+    match value {
+        toml::Value::Array(values) => values.into_iter().flat_map(of_file).collect(),
+        toml::Value::String(text) => vec![text],
+        other => vec![other.to_string()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_units_and_zero_is_no_limit() {
+        assert_eq!(bytes("16MiB"), Ok(16 << 20));
+        assert_eq!(bytes("65536"), Ok(65_536));
+        assert_eq!(bytes("0"), Ok(usize::MAX));
+        assert!(bytes("-1").is_err() && bytes("big").is_err());
+    }
+}
