@@ -25,12 +25,15 @@ use tokio::{
 };
 use tracing::debug;
 
-pub use self::handle::{DocumentHandle, Gone, ReadError};
 use self::{
     batch::{Batch, presence, question},
     handle::Mail,
     member::{Member, MemberOutbox},
     relay::Relay,
+};
+pub use self::{
+    handle::{DocumentHandle, Gone, ReadError},
+    member::Terms,
 };
 use crate::{
     backend::{Backend, BackendError, Incoming},
@@ -291,7 +294,7 @@ impl Actor {
         while batch.bytes <= BATCH_BYTES && start.elapsed() < BATCH_TIME {
             let Some(mail) = mail.pop_front() else { break };
             match mail {
-                Mail::Join { session, outbox, echo_saved } => self.join(session, outbox, echo_saved),
+                Mail::Join { session, outbox, terms } => self.join(session, outbox, terms),
                 Mail::Receive { from, message, .. } => {
                     let start = Instant::now();
                     self.receive_message(from, message, batch)?;
@@ -300,6 +303,11 @@ impl Actor {
                 Mail::CatchUp { session } => self.catch_up(session, batch)?,
                 Mail::Leave { session } => self.leave(session),
                 Mail::Read(look) => contained(|| look(Ok(&self.document)))?,
+                Mail::EndSessions { user, answer } => {
+                    self.tell_nodes([Relayed::EndSessions { user: user.clone() }]);
+                    // An error: nobody waits for the answer any more.
+                    let _ = answer.send(self.end_sessions(user.as_deref()));
+                }
                 Mail::Stop => {}
             }
         }
@@ -316,13 +324,13 @@ impl Actor {
         }
     }
 
-    fn join(&mut self, session: SessionId, outbox: MemberOutbox, echo_saved: bool) {
+    fn join(&mut self, session: SessionId, outbox: MemberOutbox, terms: Terms) {
         outbox.0.push(&question(&self.document.state_vector()));
         let everybody = self.presence.everybody();
         if !everybody.is_empty() {
             outbox.0.push(&Arc::new(presence(&everybody)));
         }
-        self.members.insert(session, Member::new(outbox, echo_saved));
+        self.members.insert(session, Member::new(outbox, terms));
     }
 
     fn leave(&mut self, session: SessionId) {

@@ -15,18 +15,26 @@
 //!   A position beyond the last record means the last record, and a compaction that comes after one through a
 //!   later position changes nothing.
 //! * Documents do not disturb each other: what fails for one is not an error for another.
+//! * A user's connections ([`Backend::admit`]) are counted over all nodes, to within one per node.
 //! * Who follows a document ([`Backend::follow`]) and then loads it is handed every record that another node
 //!   appends, or is told to compare where the backend cannot know that this was so. Records may come twice.
 //!   What is told ([`Backend::tell`]) is kept nowhere and may get lost.
 
 pub mod embedded;
 pub mod redis;
+pub mod users;
 
-use std::{any::Any, future::Future, pin::Pin, time::Duration};
+use std::{
+    any::Any,
+    future::{Future, ready},
+    pin::Pin,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+pub use self::users::Counted;
 use crate::name::DocumentName;
 
 /// The most updates of one document that are kept aside.
@@ -175,6 +183,12 @@ pub trait Backend: Send + Sync + 'static {
     /// The least time between two appends to one document: what gathers meanwhile costs no more than one edit.
     fn append_spacing(&self) -> Duration {
         Duration::ZERO
+    }
+
+    /// Counts one more connection of a user, until what is answered is dropped; `None` where the user has as many as
+    /// allowed, on all nodes together. Where nobody counts, everybody is let in.
+    fn admit(&self, _user: &str, _limit: usize) -> Answer<Option<Counted>> {
+        Box::pin(ready(Ok(Some(Counted::default()))))
     }
 
     /// Why the store cannot be reached at the moment; `None` where it can.

@@ -14,6 +14,8 @@ use std::{
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::level::Level;
+
 pub use self::{
     authentication::{Authentication, Secret},
     limits::Limits,
@@ -126,7 +128,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server (the same as no command)
-    Serve(Serve),
+    Serve(Box<Serve>),
+    /// Print a token that this server accepts, signed with its own secret
+    Token(TokenRequest),
 }
 
 #[derive(Debug, Args)]
@@ -138,32 +142,89 @@ struct Serve {
     settings: Config,
 }
 
-impl Config {
-    /// The configuration of this process, from its arguments, its environment and the file that they name.
+/// What a token is to say.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct TokenRequest {
+    /// The document, or all whose names begin so (team/*); may be repeated
+    #[arg(long, value_name = "NAME or PATTERN", required = true)]
+    pub document: Vec<String>,
+    /// The user
+    #[arg(long, value_name = "NAME")]
+    pub user: String,
+    /// What the user may do
+    #[arg(long, default_value = "write")]
+    pub level: Level,
+    /// How long the token is good
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = values::seconds)]
+    pub ttl: Duration,
+    /// Folder of the server whose secret signs it
+    #[arg(long, env = "QUIRE_DATA", value_name = "FOLDER", default_value = "./data")]
+    pub data: PathBuf,
+    /// File with the server's secret
+    #[arg(long, env = "QUIRE_SECRET_FILE", value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// The secret itself, from the variable `QUIRE_SECRET`.
+    #[arg(skip)]
+    pub secret: Option<Secret>,
+}
+
+/// What the process is to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Run the server.
+    Serve(Box<Config>),
+    /// Print a token.
+    Token(TokenRequest),
+}
+
+impl Task {
+    /// What this process is to do, from its arguments, its environment and the file that they name.
     pub fn from_process() -> Result<Self, ConfigError> {
         check_variables(std::env::vars_os())?;
-        let mut config = Self::read(&std::env::args_os().collect::<Vec<_>>())?;
-        config.authentication.secret = std::env::var(SECRET_VARIABLE).ok().map(Secret::new);
-        config.authentication.check(config.listen)?;
-        Ok(config)
+        let secret = std::env::var(SECRET_VARIABLE).ok().map(Secret::new);
+        let mut task = Self::read(&std::env::args_os().collect::<Vec<_>>())?;
+        match &mut task {
+            Self::Serve(config) => {
+                config.authentication.secret = secret;
+                config.authentication.check(config.listen)?;
+            }
+            Self::Token(request) => request.secret = secret,
+        }
+        Ok(task)
     }
 
-    /// The configuration that arguments, the program's name first, and the file that they name make.
+    /// What arguments, the program's name first, and the file that they name say.
     fn read(arguments: &[OsString]) -> Result<Self, ConfigError> {
-        let serve = parse(Cli::command(), arguments)?;
-        let Some(path) = serve.config else { return Ok(serve.settings) };
+        let cli = parse(Cli::command(), arguments)?;
+        let Some(path) = cli.serve().and_then(|serve| serve.config.as_ref()) else { return Ok(cli.into()) };
         // What stands in the file takes the place of the defaults, so it is read like a flag.
-        let command = with_defaults_of(&path, Cli::command())?;
-        Ok(parse(command, arguments)?.settings)
+        let command = with_defaults_of(path, Cli::command())?;
+        Ok(parse(command, arguments)?.into())
     }
 }
 
-fn parse(command: clap::Command, arguments: &[OsString]) -> Result<Serve, clap::Error> {
-    let cli = Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)?;
-    Ok(match cli.command {
-        Some(Command::Serve(serve)) => serve,
-        None => cli.serve,
-    })
+fn parse(command: clap::Command, arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)
+}
+
+impl Cli {
+    fn serve(&self) -> Option<&Serve> {
+        match &self.command {
+            Some(Command::Serve(serve)) => Some(serve),
+            Some(Command::Token(_)) => None,
+            None => Some(&self.serve),
+        }
+    }
+}
+
+impl From<Cli> for Task {
+    fn from(cli: Cli) -> Self {
+        match cli.command {
+            Some(Command::Serve(serve)) => Self::Serve(Box::new(serve.settings)),
+            Some(Command::Token(request)) => Self::Token(request),
+            None => Self::Serve(Box::new(cli.serve.settings)),
+        }
+    }
 }
 
 /// The command with what a file says in place of the defaults.
@@ -220,9 +281,16 @@ fn check_variables(variables: impl Iterator<Item = (OsString, OsString)>) -> Res
 mod tests {
     use super::*;
 
-    fn read(arguments: &[&str]) -> Result<Config, ConfigError> {
+    fn task(arguments: &[&str]) -> Result<Task, ConfigError> {
         let arguments = ["quire"].iter().chain(arguments);
-        Config::read(&arguments.copied().map(OsString::from).collect::<Vec<_>>())
+        Task::read(&arguments.copied().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    fn read(arguments: &[&str]) -> Result<Config, ConfigError> {
+        match task(arguments)? {
+            Task::Serve(config) => Ok(*config),
+            other @ Task::Token(_) => panic!("{other:?}"),
+        }
     }
 
     fn read_with(file: &str, arguments: &[&str]) -> Result<Config, ConfigError> {
@@ -238,6 +306,17 @@ mod tests {
             assert_eq!(read(arguments).unwrap().listen, "[::1]:9".parse().unwrap());
         }
         assert_eq!(read(&[]).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn a_token_is_asked_for_with_its_own_flags() {
+        let Task::Token(request) = task(&["token", "--document", "team/*", "--user", "alice"]).unwrap()
+        else {
+            panic!("another task");
+        };
+        assert_eq!((request.level, request.ttl), (Level::Write, Duration::from_secs(3_600)));
+        let error = task(&["token", "--user", "alice"]).unwrap_err().to_string();
+        assert!(error.contains("--document"), "{error}");
     }
 
     #[test]

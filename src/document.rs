@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_128;
 use yrs::{
-    Doc, OffsetKind, ReadTxn, Transact,
+    ClientID, Doc, ID, IdSet, OffsetKind, ReadTxn, Transact,
     updates::{decoder::Decode, encoder::Encode},
 };
 
@@ -233,6 +233,25 @@ impl Document {
             Ok(changed)
         });
         outcome?.map_err(UpdateError::Broken)
+    }
+
+    /// Whether everything that an update brings is here already.
+    pub fn has(&self, update: &[u8]) -> Result<bool, UpdateError> {
+        let update = Update::read_from_outside(update)?;
+        let adds = update.sections.iter().any(|section| {
+            let last = update.blocks[section.blocks.clone()].last();
+            last.is_some_and(|block| block.end_clock() > self.guard.next_clock(section.client))
+        });
+        if adds || update.deletes.is_empty() {
+            return Ok(!adds);
+        }
+        contained(|| {
+            let mut deletes = IdSet::new();
+            for (client, range) in &update.deletes {
+                deletes.insert(ID::new(ClientID::new(*client), range.start), range.end - range.start);
+            }
+            deletes.diff(&self.doc.transact().snapshot().delete_set).is_empty()
+        })
     }
 
     /// How much of each client's edits is here.

@@ -1,18 +1,30 @@
 //! The router: every route of the server on one screen.
 
+mod authorize;
 #[cfg(feature = "demo")]
 mod demo;
 mod documents;
 mod error;
 mod health;
+mod raw;
+mod sessions;
 mod socket;
 
 use std::sync::Arc;
 
-use axum::{Router, routing::get};
+use axum::{
+    Router, middleware,
+    routing::{delete, get},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{backend::Backend, config::Limits, hub::Hub, metrics::Metrics};
+use crate::{
+    access::{origins::Origins, tokens::Tokens},
+    backend::Backend,
+    config::Limits,
+    hub::Hub,
+    metrics::Metrics,
+};
 
 /// What the routes need.
 #[derive(Clone)]
@@ -23,6 +35,10 @@ pub(crate) struct Shared {
     pub backend: Arc<dyn Backend>,
     /// How much is taken from clients.
     pub limits: Arc<Limits>,
+    /// Whose tokens are believed; none where everybody may do everything.
+    pub tokens: Option<Arc<Tokens>>,
+    /// From which pages browsers may connect.
+    pub origins: Arc<Origins>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The WebSockets, so that a stop can wait for their close frames.
@@ -35,6 +51,9 @@ pub(crate) fn router(shared: Shared) -> Router {
     let routes = Router::new()
         .route("/ws/{*name}", get(socket::y_websocket))
         .route("/api/documents/{name}", get(documents::export))
+        .route("/api/documents/{name}/raw", get(raw::fetch))
+        .route("/api/documents/{name}/sessions", delete(sessions::end))
+        .layer(authorize::cors(&shared.origins))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics));
@@ -43,5 +62,6 @@ pub(crate) fn router(shared: Shared) -> Router {
     routes
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(middleware::from_fn_with_state(shared.clone(), authorize::check_origin))
         .with_state(shared)
 }

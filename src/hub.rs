@@ -194,7 +194,7 @@ mod tests {
     async fn join(hub: &Hub) -> Session {
         let name = DocumentName::new("letter").unwrap();
         loop {
-            if let Ok(session) = Session::join(hub.open(&name).unwrap(), false).await {
+            if let Ok(session) = Session::join(hub.open(&name).unwrap(), Default::default(), None).await {
                 return session;
             }
         }

@@ -11,8 +11,8 @@
 //! 4  http/*   connection   session
 //! 3  hub
 //! 2  actor    saver    outbox
-//! 1  backend/*   config   metrics
-//! 0  name  update  state_vector  guard  presence  protocol/*  document/*  record  end  lib0
+//! 1  backend/*   access/*   config   metrics
+//! 0  name  update  state_vector  guard  presence  protocol/*  document/*  record  end  level  lib0
 //! ```
 //!
 //! The ground is pure: no tokio, no axum, no clock, no async. `backend` knows no Yjs; `actor` knows no hub;
@@ -49,6 +49,7 @@
 //! # }
 //! ```
 
+pub mod access;
 pub mod actor;
 pub mod backend;
 pub mod config;
@@ -58,6 +59,7 @@ pub mod end;
 pub mod guard;
 pub mod http;
 pub mod hub;
+pub mod level;
 pub mod lib0;
 pub mod metrics;
 pub mod name;
@@ -89,6 +91,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
+    access::{
+        origins::Origins,
+        tokens::{Tokens, TokensError},
+    },
     backend::{
         Backend, BackendError,
         embedded::{Embedded, OpenError},
@@ -112,6 +118,8 @@ pub struct Server {
     hub: Hub,
     backend: Arc<dyn Backend>,
     limits: Arc<Limits>,
+    tokens: Option<Arc<Tokens>>,
+    origins: Arc<Origins>,
     metrics: Arc<Metrics>,
     connections: TaskTracker,
     stopping: CancellationToken,
@@ -128,6 +136,9 @@ pub enum StartError {
     /// Redis cannot be used.
     #[error(transparent)]
     Redis(#[from] ConnectError),
+    /// A secret or a key cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
     /// The threads cannot be started.
     #[error("cannot start threads: {0}")]
     Threads(io::Error),
@@ -160,16 +171,15 @@ impl Server {
         let backend = open_backend(config, runtime.handle())?;
         let limits = Arc::new(config.limits.clone());
         let hub = Hub::new(backend.clone(), runtime.handle().clone(), config.idle, limits.clone());
+        let authentication = &config.authentication;
+        let tokens = match authentication.is_on() {
+            true => Some(Arc::new(Tokens::new(authentication, &config.data, config.redis.is_some())?)),
+            false => None,
+        };
+        let origins = Arc::new(Origins::new(authentication));
         let (connections, stopping) = (TaskTracker::new(), CancellationToken::new());
-        Ok(Self {
-            hub,
-            backend,
-            limits,
-            metrics: Arc::default(),
-            connections,
-            stopping,
-            runtime: Some(runtime),
-        })
+        let (metrics, runtime) = (Arc::default(), Some(runtime));
+        Ok(Self { hub, backend, limits, tokens, origins, metrics, connections, stopping, runtime })
     }
 
     /// The runtime of the server's threads, for programs that have none of their own.
@@ -184,6 +194,8 @@ impl Server {
             hub: hub.clone(),
             backend: self.backend.clone(),
             limits: self.limits.clone(),
+            tokens: self.tokens.clone(),
+            origins: self.origins.clone(),
             metrics: self.metrics.clone(),
             connections: connections.clone(),
             stopping: stopping.clone(),

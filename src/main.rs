@@ -5,21 +5,22 @@ use std::{io::IsTerminal, process::ExitCode};
 use anyhow::Context;
 use quire::{
     Server,
-    config::{Config, ConfigError, LogFormat},
+    access::own,
+    config::{Config, ConfigError, LogFormat, Task, TokenRequest},
 };
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let config = match Config::from_process() {
-        Ok(config) => config,
+    let task = match Task::from_process() {
+        Ok(task) => task,
         // Help and usage errors are formatted, and go where they belong.
         Err(ConfigError::Arguments(error)) => error.exit(),
         Err(error) => {
@@ -27,12 +28,29 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let config = match task {
+        Task::Serve(config) => config,
+        Task::Token(request) => return print_token(request),
+    };
     log_to_stderr(&config);
     match run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_token(request: TokenRequest) -> ExitCode {
+    match own::answer(request) {
+        Ok(token) => {
+            println!("{token}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
         }
     }
 }
@@ -48,6 +66,12 @@ fn run(config: &Config) -> anyhow::Result<()> {
             Some(_) => "on Redis".to_owned(),
             None => format!("in {}", config.data.display()),
         };
+        if !config.authentication.is_on() {
+            match config.authentication.insecure_no_auth {
+                true => warn!("nobody is asked for a token: whoever reaches this address may do everything"),
+                false => info!("nobody is asked for a token, so only this machine is served (see --auth)"),
+            }
+        }
         info!(documents = kept, "listening on http://{}", listener.local_addr()?);
         server.serve(listener, stop).await?;
         info!("everything is saved");

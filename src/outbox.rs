@@ -35,8 +35,8 @@ pub enum Carries {
     Edits(Vec<(ClientId, Clock)>),
     /// States of these clients, with their clocks.
     Presence(Vec<(ClientId, u32)>),
-    /// A question, which is asked only once and so is never dropped.
-    Question,
+    /// A question or a notice, which comes only once and so is never dropped.
+    Once,
 }
 
 /// What a session has missed.
@@ -53,7 +53,7 @@ impl Missed {
         match carries {
             Carries::Edits(adds) => note_first_clocks(self.edits.get_or_insert_default(), adds),
             Carries::Presence(clients) => self.presence.extend(clients.iter().copied()),
-            Carries::Question => {}
+            Carries::Once => {}
         }
     }
 }
@@ -107,7 +107,7 @@ impl Outbox {
         if full && state.missed.is_none() {
             state.drop_what_waits();
         }
-        let question = matches!(outgoing.carries, Carries::Question);
+        let question = matches!(outgoing.carries, Carries::Once);
         if !question && let Some(missed) = &mut state.missed {
             missed.note(&outgoing.carries);
         } else if state.waiting.len() >= 2 * MAX_FRAMES {
@@ -195,7 +195,7 @@ impl State {
         let mut missed = Missed::default();
         self.waiting.retain(|outgoing| {
             missed.note(&outgoing.carries);
-            matches!(outgoing.carries, Carries::Question)
+            matches!(outgoing.carries, Carries::Once)
         });
         self.waiting.shrink_to_fit();
         let sizes = self.waiting.iter().map(|outgoing| outgoing.frame.len());
@@ -260,13 +260,13 @@ mod tests {
     #[tokio::test]
     async fn a_question_survives_and_an_end_comes_before_everything() {
         let outbox = Outbox::default();
-        outbox.push(&Arc::new(Outgoing { frame: Bytes::new(), carries: Carries::Question }));
+        outbox.push(&Arc::new(Outgoing { frame: Bytes::new(), carries: Carries::Once }));
         for clock in 0..1_000 {
             outbox.push(&edit(1, clock, 10));
         }
         let mut frames = Vec::new();
         assert!(matches!(outbox.take(&mut frames).await, Taken::Frames));
-        assert!(matches!(frames[..], [ref only] if matches!(only.carries, Carries::Question)));
+        assert!(matches!(frames[..], [ref only] if matches!(only.carries, Carries::Once)));
         outbox.end(End::Stopping);
         outbox.end(End::Left);
         assert!(matches!(outbox.take(&mut frames).await, Taken::End(End::Stopping)));

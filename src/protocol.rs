@@ -52,6 +52,8 @@ pub enum ProtocolError {
 
 const SYNC: u8 = 0;
 const AWARENESS: u8 = 1;
+const AUTH: u8 = 2;
+const PERMISSION_DENIED: u8 = 0;
 const STEP_1: u8 = 0;
 const STEP_2: u8 = 1;
 const UPDATE: u8 = 2;
@@ -106,6 +108,11 @@ pub fn update(update: &[u8]) -> Bytes {
 /// A frame that says who is here.
 pub fn awareness(states: &[State]) -> Bytes {
     frame(&[AWARENESS], &presence::write(states))
+}
+
+/// A frame that says why something is not allowed (`auth.js` of `y-protocols`).
+pub fn permission_denied(reason: &str) -> Bytes {
+    frame(&[AUTH, PERMISSION_DENIED], reason.as_bytes())
 }
 
 fn frame(kind: &[u8], payload: &[u8]) -> Bytes {

@@ -6,10 +6,10 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::{
-    actor::{DocumentHandle, Gone},
+    actor::{DocumentHandle, Gone, Terms},
     end::End,
     outbox::{Outbox, Outgoing, Taken},
     presence::SessionId,
@@ -21,17 +21,19 @@ pub struct Session {
     id: SessionId,
     document: DocumentHandle,
     outbox: Arc<Outbox>,
+    /// When its token ends.
+    until: Option<Instant>,
 }
 
 impl Session {
-    /// Joins a document. With `echo_saved` the session hears its own updates again when they are saved.
-    pub async fn join(document: DocumentHandle, echo_saved: bool) -> Result<Self, Gone> {
+    /// Joins a document, until a token ends where there is one.
+    pub async fn join(document: DocumentHandle, terms: Terms, until: Option<Instant>) -> Result<Self, Gone> {
         // Ids are unique in the process, so also on the node.
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = SessionId(NEXT.fetch_add(1, Ordering::Relaxed));
         let outbox = Arc::new(Outbox::default());
-        document.join(id, outbox.clone(), echo_saved).await?;
-        Ok(Self { id, document, outbox })
+        document.join(id, outbox.clone(), terms).await?;
+        Ok(Self { id, document, outbox, until })
     }
 
     /// Its number, for the log.
@@ -44,6 +46,9 @@ impl Session {
         if let Some(until) = self.outbox.take_rest() {
             sleep_until(until).await;
         }
+        if self.until.is_some_and(|until| until <= Instant::now()) {
+            return Err(expired());
+        }
         self.document.receive(self.id, message).await.map_err(|Gone| self.end())
     }
 
@@ -54,6 +59,13 @@ impl Session {
 
     /// Waits for what the client must hear; the frames are appended to `frames`.
     pub async fn next(&self, frames: &mut Vec<Arc<Outgoing>>) -> Result<(), End> {
+        match self.until {
+            None => self.take(frames).await,
+            Some(until) => timeout_at(until, self.take(frames)).await.unwrap_or_else(|_| Err(expired())),
+        }
+    }
+
+    async fn take(&self, frames: &mut Vec<Arc<Outgoing>>) -> Result<(), End> {
         loop {
             match self.outbox.take(frames).await {
                 Taken::Frames => return Ok(()),
@@ -66,6 +78,10 @@ impl Session {
             }
         }
     }
+}
+
+fn expired() -> End {
+    End::Unauthorized("the token has expired: come back with a new one".to_owned())
 }
 
 impl Drop for Session {

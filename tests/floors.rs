@@ -8,8 +8,20 @@ use std::{
 
 /// The floors from the ground up; each name stands for a file and the folder beside it.
 const FLOORS: &[&[&str]] = &[
-    &["lib0", "name", "update", "state_vector", "guard", "presence", "protocol", "document", "record", "end"],
-    &["backend", "config", "metrics"],
+    &[
+        "lib0",
+        "name",
+        "update",
+        "state_vector",
+        "guard",
+        "presence",
+        "protocol",
+        "document",
+        "record",
+        "end",
+        "level",
+    ],
+    &["backend", "access", "config", "metrics"],
     &["outbox", "saver", "actor"],
     &["hub"],
     &["session", "connection", "http"],

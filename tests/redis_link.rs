@@ -231,15 +231,15 @@ async fn nodes_and_connections_are_counted_while_they_live() {
     }
     assert!(link.admit(user, one, &[one, two], 0).await.unwrap(), "no limit");
     assert!(link.admit("bob", one, &[one], 1).await.unwrap(), "somebody else");
-    link.dismiss(user, one).await.unwrap();
+    link.dismiss(user, one, false).await.unwrap();
     assert!(!link.admit(user, one, &[one, two], 2).await.unwrap());
     // The other node is dead.
     assert!(link.admit(user, one, &[], 2).await.unwrap());
     assert!(!link.admit(user, one, &[one, two], 2).await.unwrap());
     for _ in 0..3 {
-        link.dismiss(user, one).await.unwrap();
+        link.dismiss(user, one, false).await.unwrap();
     }
-    link.dismiss("bob", one).await.unwrap();
+    link.dismiss("bob", one, true).await.unwrap();
     assert_eq!(redis.cli(&["KEYS", "quire:{u:*"]), "");
 }
 

@@ -38,7 +38,13 @@ impl Batch {
 }
 
 pub(super) fn question(state_vector: &StateVector) -> Arc<Outgoing> {
-    Arc::new(Outgoing { frame: protocol::sync_step_1(state_vector), carries: Carries::Question })
+    Arc::new(Outgoing { frame: protocol::sync_step_1(state_vector), carries: Carries::Once })
+}
+
+pub(super) fn read_only_notice() -> Arc<Outgoing> {
+    let frame =
+        protocol::permission_denied("your access to this document is read-only: your edits are not taken");
+    Arc::new(Outgoing { frame, carries: Carries::Once })
 }
 
 pub(super) fn edits(news: &News) -> Outgoing {

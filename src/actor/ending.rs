@@ -6,7 +6,7 @@ use std::{mem, time::Duration};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::error;
 
-use super::{Actor, STAY, Stopped, Suspect, batch::Batch, handle::Mail};
+use super::{Actor, STAY, Stopped, Suspect, batch::Batch, handle::Mail, member::Member};
 use crate::{document::UpdateError, end::End};
 
 /// How long a stopping actor tries to save what is not saved yet.
@@ -31,6 +31,20 @@ impl Actor {
                 Some(mail) => refuse_mail(mail, reason),
             }
         }
+    }
+
+    /// Ends the sessions of this user, or of everybody, because an administrator wants it; answers how many.
+    pub(super) fn end_sessions(&mut self, user: Option<&str>) -> usize {
+        let of_user = |member: &Member| user.is_none() || member.terms.user.as_deref() == user;
+        let sessions = self.members.iter().filter(|(_, member)| of_user(member));
+        let sessions: Vec<_> = sessions.map(|(session, _)| *session).collect();
+        for session in &sessions {
+            self.refuse_session(
+                *session,
+                End::Forbidden("an administrator has ended the session".to_owned()),
+            );
+        }
+        sessions.len()
     }
 
     /// Ends all sessions, and saves what is not saved yet.
@@ -91,6 +105,10 @@ fn refuse_mail(mail: Mail, reason: &End) {
     match mail {
         Mail::Join { outbox, .. } => outbox.0.end(reason.clone()),
         Mail::Read(look) => look(Err(reason)),
-        Mail::Receive { .. } | Mail::CatchUp { .. } | Mail::Leave { .. } | Mail::Stop => {}
+        Mail::Receive { .. }
+        | Mail::CatchUp { .. }
+        | Mail::Leave { .. }
+        | Mail::EndSessions { .. }
+        | Mail::Stop => {}
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::member::MemberOutbox;
+use super::member::{MemberOutbox, Terms};
 use crate::{document::Document, end::End, outbox::Outbox, presence::SessionId, protocol::Message};
 
 /// Messages that may wait for a document; more make their senders wait.
@@ -17,11 +17,28 @@ const LARGE_BYTES: usize = 64 * 1024;
 
 /// What waits for an actor.
 pub(super) enum Mail {
-    Join { session: SessionId, outbox: MemberOutbox, echo_saved: bool },
-    Receive { from: SessionId, message: Message, _space: OwnedSemaphorePermit },
-    CatchUp { session: SessionId },
-    Leave { session: SessionId },
+    Join {
+        session: SessionId,
+        outbox: MemberOutbox,
+        terms: Terms,
+    },
+    Receive {
+        from: SessionId,
+        message: Message,
+        _space: OwnedSemaphorePermit,
+    },
+    CatchUp {
+        session: SessionId,
+    },
+    Leave {
+        session: SessionId,
+    },
     Read(Look),
+    /// Ends the sessions of this user, or of everybody, and answers how many they were.
+    EndSessions {
+        user: Option<String>,
+        answer: oneshot::Sender<usize>,
+    },
     Stop,
 }
 
@@ -31,7 +48,11 @@ impl Mail {
         match self {
             Self::Receive { message, .. } => message.size() > LARGE_BYTES,
             Self::Read(_) => true,
-            Self::Join { .. } | Self::CatchUp { .. } | Self::Leave { .. } | Self::Stop => false,
+            Self::Join { .. }
+            | Self::CatchUp { .. }
+            | Self::Leave { .. }
+            | Self::EndSessions { .. }
+            | Self::Stop => false,
         }
     }
 }
@@ -73,10 +94,9 @@ impl DocumentHandle {
         (Self(Arc::new(Shared { mailbox, space })), mail)
     }
 
-    /// A new session hears the greeting in its outbox. With `echo_saved` it hears its own updates again
-    /// when they are saved.
-    pub async fn join(&self, session: SessionId, outbox: Arc<Outbox>, echo_saved: bool) -> Result<(), Gone> {
-        self.send(Mail::Join { session, outbox: MemberOutbox(outbox), echo_saved }).await
+    /// A new session hears the greeting in its outbox.
+    pub async fn join(&self, session: SessionId, outbox: Arc<Outbox>, terms: Terms) -> Result<(), Gone> {
+        self.send(Mail::Join { session, outbox: MemberOutbox(outbox), terms }).await
     }
 
     /// Gives a session's message to the document; waits while too much waits there already.
@@ -112,6 +132,13 @@ impl DocumentHandle {
         };
         self.send(Mail::Read(Box::new(look))).await?;
         answered.await.map_err(|_| ReadError::Gone(Gone))?
+    }
+
+    /// Ends the sessions of this user, or of everybody, on all nodes, and answers how many they were on this one.
+    pub async fn end_sessions(&self, user: Option<String>) -> Result<usize, Gone> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Mail::EndSessions { user, answer }).await?;
+        answered.await.map_err(|_| Gone)
     }
 
     /// Ends all sessions and saves everything.

@@ -23,11 +23,23 @@ const MAX_ASIDE_BYTES: usize = 1024 * 1024;
 const MAX_HELD: usize = 256;
 const MAX_HELD_BYTES: usize = 1024 * 1024;
 
+/// What a session wants, and what it may do.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    /// Whether its own edits come back to it when they are saved.
+    pub echo_saved: bool,
+    /// Whether it only looks on: its edits are refused.
+    pub read_only: bool,
+    /// Whose it is, where somebody was asked.
+    pub user: Option<Arc<str>>,
+}
+
 /// A session, as the actor sees it.
 pub(super) struct Member {
     pub(super) outbox: MemberOutbox,
-    /// Whether its own edits come back to it when they are saved.
-    pub(super) echo_saved: bool,
+    pub(super) terms: Terms,
+    /// Whether it was told that its edits are refused.
+    pub(super) told_read_only: bool,
     /// Where its own edits come back: how much of each client's edits it has; unknown until its sync step 1.
     has: Option<HashMap<ClientId, Clock>>,
     /// The client ids of the edits that it has made.
@@ -52,12 +64,13 @@ impl Drop for MemberOutbox {
 }
 
 impl Member {
-    pub(super) fn new(outbox: MemberOutbox, echo_saved: bool) -> Self {
+    pub(super) fn new(outbox: MemberOutbox, terms: Terms) -> Self {
         // The greeting asks already.
         let budget = Budget::new(Instant::now());
         Self {
             outbox,
-            echo_saved,
+            terms,
+            told_read_only: false,
             has: None,
             own: HashSet::new(),
             held: VecDeque::new(),
@@ -70,7 +83,7 @@ impl Member {
 
     /// Notes what a session has that says so in its sync step 1.
     pub(super) fn has(&mut self, state_vector: &StateVector) {
-        if self.echo_saved {
+        if self.terms.echo_saved {
             self.has.get_or_insert_default();
             self.has_too(state_vector.iter());
         }
@@ -78,7 +91,7 @@ impl Member {
 
     /// Notes that a session has made edits with this client id.
     pub(super) fn makes(&mut self, client: ClientId) {
-        if self.echo_saved {
+        if self.terms.echo_saved {
             self.own.insert(client);
         }
     }

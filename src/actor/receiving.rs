@@ -8,7 +8,7 @@ use tracing::info;
 
 use super::{
     Actor,
-    batch::{Batch, edits, presence, question},
+    batch::{Batch, edits, presence, question, read_only_notice},
 };
 use crate::{
     document::{News, UpdateError},
@@ -75,6 +75,9 @@ impl Actor {
         answers: bool,
         batch: &mut Batch,
     ) -> Result<(), UpdateError> {
+        if self.members.get(&from).is_some_and(|member| member.terms.read_only) {
+            return self.refuse_edit(from, &update);
+        }
         let received = match self.document.receive(update.clone()) {
             Ok(received) => received,
             Err(UpdateError::Refused(rule)) => {
@@ -96,7 +99,7 @@ impl Actor {
             // The session has left; what it sent before counts all the same.
             return Ok(());
         };
-        if member.echo_saved && *update != *EMPTY_UPDATE {
+        if member.terms.echo_saved && *update != *EMPTY_UPDATE {
             let adds = received.news.iter().flat_map(|news| &news.adds);
             if !answers {
                 adds.clone().for_each(|(client, _)| member.makes(*client));
@@ -117,6 +120,26 @@ impl Actor {
                 member.outbox.0.push(&question(&self.document.state_vector()));
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Tells a session that only looks on, once, that its edits are not taken. What it brings may be known, too.
+    fn refuse_edit(&mut self, from: SessionId, update: &[u8]) -> Result<(), UpdateError> {
+        match self.document.has(update) {
+            Ok(true) => {}
+            Ok(false) => {
+                if let Some(member) = self.members.get_mut(&from)
+                    && !member.told_read_only
+                {
+                    member.told_read_only = true;
+                    member.outbox.0.push(&read_only_notice());
+                }
+            }
+            Err(UpdateError::Refused(rule)) => {
+                self.refuse_session(from, End::Refused(format!("update refused: {rule}")));
+            }
+            Err(broken) => return Err(broken),
         }
         Ok(())
     }

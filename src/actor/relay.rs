@@ -197,6 +197,9 @@ impl Actor {
                 batch.presence.push((place(node), news));
             }
             Relayed::QueryAwareness => self.tell_nodes_who_is_here(),
+            Relayed::EndSessions { user } => {
+                self.end_sessions(user.as_deref());
+            }
             Relayed::Check { epoch, number, fingerprint } => {
                 let same_place = Position { epoch, number } == self.saver.through() && self.saver.is_idle();
                 if same_place && self.document.fingerprint()? != fingerprint {

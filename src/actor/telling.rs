@@ -56,7 +56,7 @@ impl Actor {
     /// when all of it is.
     pub(super) fn reply(&self, session: SessionId, reply: Arc<Outgoing>, batch: &mut Batch) {
         match self.members.get(&session) {
-            Some(member) if member.echo_saved => batch.held.push((session, reply)),
+            Some(member) if member.terms.echo_saved => batch.held.push((session, reply)),
             Some(member) => member.outbox.0.push(&reply),
             None => {}
         }
@@ -69,7 +69,7 @@ impl Actor {
             let all = merge(batch.news.iter());
             let frames: Vec<_> = all.iter().map(|news| Arc::new(edits(news))).collect();
             for (session, member) in &self.members {
-                if member.echo_saved {
+                if member.terms.echo_saved {
                     // What it has made, or has already, it would take for "saved".
                     // What came from the log is saved.
                     let (held, now): (Vec<_>, Vec<_>) = batch.news.iter().partition(|told| {

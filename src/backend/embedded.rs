@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use self::writer::{Change, MAX_GROUP_REQUESTS, Request, Write, Writer};
-use super::{Answer, Appended, Backend, BackendError, Position, Stored};
+use super::{Answer, Appended, Backend, BackendError, Counted, Position, Stored, users::Users};
 use crate::name::DocumentName;
 
 /// The version of the tables below, kept in the database. Other tables, another number.
@@ -54,6 +54,7 @@ pub struct Embedded {
     readers: Arc<Readers>,
     /// Nothing is ever sent: it closes when the writer has ended.
     writing: watch::Receiver<()>,
+    users: Arc<Users>,
 }
 
 /// A data folder that could not be opened.
@@ -109,7 +110,7 @@ impl Embedded {
         let writer = Writer { connection, lock, ended };
         thread::Builder::new().name("quire-writer".into()).spawn(|| writer.run(waiting))?;
         let readers = Readers { path, idle: Mutex::default(), free: Arc::new(Semaphore::new(READERS)) };
-        Ok(Self { requests, readers: Arc::new(readers), writing })
+        Ok(Self { requests, readers: Arc::new(readers), writing, users: Arc::default() })
     }
 
     /// Asks the writer; it answers with the number of the record, or up to which it compacted.
@@ -156,6 +157,10 @@ impl Backend for Embedded {
     fn set_aside(&self, name: &DocumentName, update: Bytes, reason: String) -> Answer<()> {
         let set_aside = self.ask(name, Change::SetAside { update, reason });
         Box::pin(async move { set_aside.await.map(|_| ()) })
+    }
+
+    fn admit(&self, user: &str, limit: usize) -> Answer<Option<Counted>> {
+        Box::pin(std::future::ready(Ok(self.users.admit(user, limit))))
     }
 
     fn close(&self) -> Answer<()> {

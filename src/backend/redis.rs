@@ -13,6 +13,7 @@ pub mod link;
 mod nodes;
 mod place;
 pub mod store;
+mod users;
 
 use std::{
     future::{Future, ready},
@@ -35,7 +36,9 @@ use self::{
     place::OtherLog,
     store::{Append, Commit, Committed, Entry, Kept, Keys, Store},
 };
-use super::{Answer, Appended, Backend, BackendError, Feed, MAX_SET_ASIDE, Position, Stored};
+use super::{
+    Answer, Appended, Backend, BackendError, Counted, Feed, MAX_SET_ASIDE, Position, Stored, users::Users,
+};
 use crate::name::DocumentName;
 
 /// The epoch of a document that has never been: the low 20 bits count how often its log was lost.
@@ -59,6 +62,8 @@ struct Inner {
     /// How many entries this run has written.
     written: AtomicU64,
     following: Arc<Following>,
+    users: Arc<Users>,
+    runtime: Handle,
     /// What is under way; closed when no more is taken.
     ongoing: TaskTracker,
 }
@@ -73,6 +78,8 @@ impl Redis {
             run,
             written: AtomicU64::new(1),
             following,
+            users: Arc::default(),
+            runtime: runtime.clone(),
             ongoing: TaskTracker::new(),
         }))
     }
@@ -123,6 +130,11 @@ impl Backend for Redis {
 
     fn append_spacing(&self) -> Duration {
         Duration::from_millis(25)
+    }
+
+    fn admit(&self, user: &str, limit: usize) -> Answer<Option<Counted>> {
+        let user = user.to_owned();
+        self.ask(move |inner| async move { Ok(inner.admit(&user, limit).await) })
     }
 
     fn away(&self) -> Option<String> {

@@ -12,7 +12,7 @@ use axum::{
 };
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::{Shared, error::Problem};
+use super::{Shared, authorize::Caller, error::Problem};
 use crate::{
     actor::ReadError,
     document::{
@@ -21,6 +21,7 @@ use crate::{
     },
     end::End,
     hub::Stopping,
+    level::Level,
     name::DocumentName,
 };
 
@@ -37,6 +38,7 @@ enum Found {
 /// `GET /api/documents/{name}`: the document in the format that `?format=` or the `Accept` header names.
 pub(crate) async fn export(
     State(shared): State<Shared>,
+    Caller(access): Caller,
     name: Result<Path<String>, PathRejection>,
     parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
     headers: HeaderMap,
@@ -44,6 +46,7 @@ pub(crate) async fn export(
     let Path(name) = name.map_err(|error| Problem::bad_request(error.body_text()))?;
     let Query(parameters) = parameters.map_err(|error| Problem::bad_request(error.body_text()))?;
     let name = DocumentName::new(&name).map_err(Problem::bad_request)?;
+    access.require(&name, Level::Read)?;
     let (format, roots) = read_parameters(&parameters)?;
     let format = match format {
         Some(format) => format,
@@ -136,9 +139,10 @@ fn read_parameters(
                 };
                 roots.insert(name.to_owned(), named(&RootKind::NAMES, "root", kind)?);
             }
+            "token" => {}
             _ => {
                 return Err(Problem::bad_request(format!(
-                    "unknown parameter {key:?}; known are format and root"
+                    "unknown parameter {key:?}; known are format, root and token"
                 )));
             }
         }

@@ -7,6 +7,8 @@ use axum::{
 };
 use serde::Serialize;
 
+use crate::access::AccessError;
+
 /// An answer that says what went wrong.
 #[derive(Debug)]
 pub(crate) struct Problem {
@@ -35,11 +37,24 @@ impl Problem {
     }
 }
 
+impl From<AccessError> for Problem {
+    fn from(error: AccessError) -> Self {
+        match error {
+            AccessError::Missing | AccessError::Token(_) => Self::new(StatusCode::UNAUTHORIZED, error),
+            AccessError::Level { .. } => Self::new(StatusCode::FORBIDDEN, error),
+        }
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let title = self.status.canonical_reason().unwrap_or("Error");
         let body = Body { title, status: self.status.as_u16(), detail: &self.detail };
-        (self.status, [(header::CONTENT_TYPE, "application/problem+json")], Json(body)).into_response()
+        let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+        // Asked for with every 401 (RFC 9110, section 11.6.1).
+        let challenge =
+            (self.status == StatusCode::UNAUTHORIZED).then_some([(header::WWW_AUTHENTICATE, "Bearer")]);
+        (self.status, kind, challenge, Json(body)).into_response()
     }
 }
 

@@ -15,6 +15,7 @@ const MAX_STATES_BYTES: usize = 16 * 1024;
 const AWARENESS: u8 = 1;
 const QUERY_AWARENESS: u8 = 3;
 const CHECK: u8 = 100;
+const END_SESSIONS: u8 = 101;
 
 /// What a node tells the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,11 @@ pub enum Relayed {
     Awareness(Vec<State>),
     /// "I have just opened it: who is here?"
     QueryAwareness,
+    /// "An administrator ends the sessions of this user, or of everybody."
+    EndSessions {
+        /// Whose.
+        user: Option<String>,
+    },
     /// "With everything through this place of the log, and nothing more, this is its fingerprint."
     Check {
         /// The log's epoch.
@@ -47,6 +53,11 @@ impl Relayed {
                 let fingerprint = reader.bytes()?.try_into().map_err(|_| ReadError::End)?;
                 Ok(Self::Check { epoch, number, fingerprint: u128::from_be_bytes(fingerprint) })
             }
+            END_SESSIONS => {
+                let mut reader = Reader::new(rest);
+                let user = if reader.is_empty() { None } else { Some(reader.text()?.to_owned()) };
+                Ok(Self::EndSessions { user })
+            }
             other => Err(ProtocolError::UnknownType(other.into())),
         }
     }
@@ -60,6 +71,12 @@ impl Relayed {
                 bytes.extend(presence::write(states));
             }
             Self::QueryAwareness => bytes.push(QUERY_AWARENESS),
+            Self::EndSessions { user } => {
+                bytes.push(END_SESSIONS);
+                if let Some(user) = user {
+                    lib0::write_bytes(&mut bytes, user.as_bytes());
+                }
+            }
             Self::Check { epoch, number, fingerprint } => {
                 bytes.push(CHECK);
                 lib0::write_uint(&mut bytes, *epoch);
@@ -97,7 +114,10 @@ mod tests {
     fn what_is_told_reads_as_it_was_written() {
         let state = State { client: 7, clock: 3, json: Some("{}".into()) };
         let check = Relayed::Check { epoch: 1 << 20, number: 5, fingerprint: u128::MAX - 9 };
-        for told in [Relayed::Awareness(vec![state]), Relayed::QueryAwareness, check] {
+        let end = |user: Option<&str>| Relayed::EndSessions { user: user.map(str::to_owned) };
+        for told in
+            [Relayed::Awareness(vec![state]), Relayed::QueryAwareness, check, end(None), end(Some("al"))]
+        {
             assert_eq!(Relayed::read(&told.write()), Ok(told));
         }
         for bad in [&[][..], &[9], &[CHECK, 1], &[AWARENESS, 1]] {

@@ -52,8 +52,17 @@ impl TestServer {
         Self::start_on(TempDir::new().unwrap(), Duration::from_secs(30)).await
     }
 
+    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_changed(TempDir::new().unwrap(), change).await
+    }
+
     pub async fn start_on(folder: TempDir, idle: Duration) -> Self {
-        let config = Config { data: folder.path().to_owned(), idle, ..Config::default() };
+        Self::start_changed(folder, |config| config.idle = idle).await
+    }
+
+    async fn start_changed(folder: TempDir, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config { data: folder.path().to_owned(), ..Config::default() };
+        change(&mut config);
         let server = Server::new(&config).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -94,7 +103,7 @@ impl TestServer {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut socket = TcpStream::connect(&self.address).await.unwrap();
         let request =
-            format!("{method} {path} HTTP/1.1\r\nHost: quire\r\nConnection: close\r\n{headers}\r\n");
+            format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
         socket.write_all(request.as_bytes()).await.unwrap();
         let mut bytes = Vec::new();
         within(socket.read_to_end(&mut bytes)).await.unwrap();

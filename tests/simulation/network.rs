@@ -5,6 +5,7 @@ use std::mem;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use quire::{
+    actor::Terms,
     end::End,
     lib0::Reader,
     protocol::{self, Message, y_websocket},
@@ -53,7 +54,7 @@ impl World {
         let echo_saved = self.clients[client].echo_saved;
         let join = async {
             let document = process.open()?;
-            Ok::<_, String>(Session::join(document, echo_saved).await)
+            Ok::<_, String>(Session::join(document, Terms { echo_saved, ..Terms::default() }, None).await)
         };
         let Ok(session) = process.runtime.block_on(join)? else {
             // The document left memory at this moment.

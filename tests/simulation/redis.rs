@@ -437,7 +437,7 @@ impl Store for Link {
         self.ask(|_| true)
     }
 
-    fn dismiss(&self, _: &str, _: u64) -> Answer<()> {
+    fn dismiss(&self, _: &str, _: u64, _: bool) -> Answer<()> {
         self.ask(|_| ())
     }
 

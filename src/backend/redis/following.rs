@@ -176,6 +176,12 @@ impl Following {
         self.followers.lock().expect("nothing panics while it holds this lock")
     }
 
+    /// The number under which this node tells now, and those of the others that are alive.
+    pub(super) fn this_and_alive(&self) -> (u64, Vec<u64>) {
+        let mut nodes = self.nodes();
+        (nodes.incarnation(), nodes.alive())
+    }
+
     fn nodes(&self) -> MutexGuard<'_, Nodes> {
         self.nodes.lock().expect("nothing panics while it holds this lock")
     }

@@ -151,9 +151,9 @@ impl Store for Link {
         answer(async move { commands.admit(&user, node, &live, limit).await })
     }
 
-    fn dismiss(&self, user: &str, node: u64) -> Answer<()> {
+    fn dismiss(&self, user: &str, node: u64, last: bool) -> Answer<()> {
         let (commands, user) = (self.commands.clone(), user.to_owned());
-        answer(async move { commands.dismiss(&user, node).await })
+        answer(async move { commands.dismiss(&user, node, last).await })
     }
 
     fn away(&self) -> Option<String> {

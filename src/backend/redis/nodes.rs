@@ -41,6 +41,11 @@ impl Nodes {
         self.incarnation
     }
 
+    /// The others that are alive.
+    pub(super) fn alive(&self) -> Vec<u64> {
+        self.alive.keys().copied().collect()
+    }
+
     /// Whether a node was taken for dead.
     pub(super) fn is_dead(&self, incarnation: u64) -> bool {
         self.dead.contains(&incarnation)

@@ -204,8 +204,8 @@ pub trait Store: Send + Sync + 'static {
     /// answers whether it was counted. Counts of other nodes are dropped.
     fn admit(&self, user: &str, node: u64, live: &[u64], limit: u32) -> Answer<bool>;
 
-    /// Counts one connection of a user on this node less.
-    fn dismiss(&self, user: &str, node: u64) -> Answer<()>;
+    /// Counts one connection of a user on this node less; `last`: the user has no other one on it.
+    fn dismiss(&self, user: &str, node: u64, last: bool) -> Answer<()>;
 
     /// Why Redis cannot be asked at the moment; `None` where it can.
     fn away(&self) -> Option<String>;

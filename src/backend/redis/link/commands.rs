@@ -168,10 +168,10 @@ impl Commands {
         self.command(&key).run(&self.scripts.admit, &call).await
     }
 
-    pub(super) async fn dismiss(&self, user: &str, node: u64) -> Result<(), Failure> {
+    pub(super) async fn dismiss(&self, user: &str, node: u64, last: bool) -> Result<(), Failure> {
         let key = user_key(user);
         let mut call = self.scripts.dismiss.call(&[&key], 16);
-        call.arg(format!("{node:x}"));
+        call.arg(format!("{node:x}")).arg(u8::from(last));
         self.command(&key).run(&self.scripts.dismiss, &call).await
     }
 

@@ -80,9 +80,10 @@ redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 return 1";
 
-/// Key: the user's hash of node to count. Argument: the node.
+/// Key: the user's hash of node to count. Arguments: the node, and 1 where the user has no other connection there.
 const DISMISS: &str = "
-if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 and redis.call('HINCRBY', KEYS[1], ARGV[1], -1) < 1 then
+if ARGV[2] == '1'
+    or (redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 and redis.call('HINCRBY', KEYS[1], ARGV[1], -1) < 1) then
   redis.call('HDEL', KEYS[1], ARGV[1])
 end";
 
