@@ -4,7 +4,8 @@
 use std::{collections::HashSet, path::Path};
 
 use jsonwebtoken::{
-    Algorithm, DecodingKey, Validation, dangerous::insecure_decode_claims, decode, errors::ErrorKind,
+    Algorithm, DecodingKey, Validation, dangerous::insecure_decode_claims, decode, decode_header,
+    errors::ErrorKind,
 };
 use serde::Deserialize;
 
@@ -90,6 +91,8 @@ impl Tokens {
         }
         let issuer =
             insecure_decode_claims::<Issuer>(token).map_err(|_| refuse("it is no JSON Web Token"))?;
+        // Whatever is no algorithm at all is none that is accepted.
+        let header = decode_header(token).map_err(|_| refusal(&ErrorKind::InvalidAlgorithm))?;
         if issuer.iss.as_deref() == Some(own::ISSUER) {
             let own = self.own.as_ref().ok_or_else(|| refuse("this server has no secret of its own"))?;
             return verify(token, &own.key, Some(own::ISSUER), &[]);
@@ -98,7 +101,7 @@ impl Tokens {
             .other
             .as_ref()
             .ok_or_else(|| refuse("its iss is not \"quire\", and no other issuer is known"))?;
-        let key = other.keys.find(token).await?;
+        let key = other.keys.find(header.kid.as_deref()).await?;
         verify(token, &key, other.issuer.as_deref(), &other.audience)
     }
 }
