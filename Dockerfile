@@ -1,4 +1,5 @@
-# One node. `docker run -p 8080:8080 -v quire:/data IMAGE` is a server on its own; docker-compose.yml is three of them.
+# One node. `docker run -p 8080:8080 -v quire:/data IMAGE --auth` is a server on its own, for which
+# `docker exec CONTAINER quire token --document '*' --user me` makes a token; docker-compose.yml is three of them.
 
 FROM rust:1.95-slim-bookworm AS builder
 WORKDIR /quire

@@ -57,7 +57,7 @@ fn a_bad_setting_stops_the_start_and_says_what_would_be_right() {
         (quire(&["--lissen", "127.0.0.1:0"]), "'--listen'"),
         (quire(&["server"]), "unrecognized subcommand 'server'"),
         (quire(&["--log", "a=b=c"]), "examples: info, debug"),
-        (quire(&["--config", path]), "unknown field `idel`"),
+        (quire(&["--config", path]), "unknown setting \"idel\""),
         (quire(&["--config", "/nowhere/quire.toml"]), "/nowhere/quire.toml"),
     ];
     for (mut command, expected) in cases {

@@ -17,11 +17,11 @@ export function startBrowser() {
 }
 
 /** Somebody opens the demo in a browser profile of her own. Resolves when it says that it is connected. */
-export async function visitDemo(browser, server, document, { name, color = '#286fd3', ...profile }) {
+export async function visitDemo(browser, server, document, { token, name, color = '#286fd3', ...profile }) {
   const context = await browser.newContext({ colorScheme: 'light', ...profile })
   const visitor = new Visitor(context, await context.newPage())
   visitor.page.setDefaultTimeout(10_000)
-  const query = new URLSearchParams({ document, name, color })
+  const query = new URLSearchParams(token ? { document, token } : { document, name, color })
   await visitor.page.goto(`${server.url}/?${query}`)
   await visitor.isConnected()
   return visitor

@@ -2,7 +2,7 @@
 // What is expected of either stands in the test files, never here.
 
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
@@ -176,6 +176,12 @@ class Server {
     assert.equal(response.status, 200, `GET ${response.url}`)
     return response.text()
   }
+}
+
+/** A token as an application would make it for one of its users, here by the command. */
+export function token(secret, user, document, level, { ttl = 60 } = {}) {
+  const asked = ['--user', user, '--document', document, '--level', level, '--ttl', ttl]
+  return execFileSync(binary, ['token', ...asked], { env: { ...environment(), QUIRE_SECRET: secret } }).toString().trim()
 }
 
 /** Settings of whoever runs the tests must not reach the server under test. */

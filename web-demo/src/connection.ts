@@ -3,6 +3,7 @@ import type { Awareness } from 'y-protocols/awareness'
 import { WebsocketProvider } from 'y-websocket'
 import type * as Y from 'yjs'
 import { pathSegment } from './document-name'
+import type { Token } from './token'
 
 export type ConnectionState =
   | { readonly kind: 'connecting' | 'connected' | 'offline' }
@@ -11,6 +12,7 @@ export type ConnectionState =
 /** Connects, and reports every change of state; the provider connects again by itself. */
 export function connect(
   documentName: string,
+  token: Token | null,
   ydoc: Y.Doc,
   awareness: Awareness,
   report: (state: ConnectionState) => void,
@@ -19,6 +21,7 @@ export function connect(
   const provider = new WebsocketProvider(`${scheme}://${location.host}/ws`, pathSegment(documentName), ydoc, {
     awareness,
     connect: false,
+    params: token === null ? {} : { token: token.text },
   })
 
   // "Connected" is said only when the document is here. An open socket alone shows nothing, and a

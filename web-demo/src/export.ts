@@ -1,6 +1,7 @@
 // The menu of ways to take the document along.
 import { pathSegment } from './document-name'
 import { element } from './element'
+import type { Token } from './token'
 
 const FORMATS = [
   { format: 'text', label: 'Plain text', download: false },
@@ -9,11 +10,12 @@ const FORMATS = [
   { format: 'update', label: 'Yjs update', download: true },
 ]
 
-export function fillExportMenu(documentName: string): void {
+export function fillExportMenu(documentName: string, token: Token | null): void {
   const menu = element<HTMLDetailsElement>('export')
+  const access = token === null ? '' : `&token=${encodeURIComponent(token.text)}`
   const items = FORMATS.map(({ format, label, download }) => {
     const link = document.createElement('a')
-    link.href = `/api/documents/${pathSegment(documentName)}?format=${format}`
+    link.href = `/api/documents/${pathSegment(documentName)}?format=${format}${access}`
     link.textContent = label
     if (download) {
       link.download = `${documentName.replaceAll('/', '-')}.yjs`

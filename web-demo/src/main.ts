@@ -18,15 +18,18 @@ import { personOfThisVisitor } from './person'
 import { attachShare } from './share'
 import { Status } from './status'
 import { showTitle } from './title'
+import { mayWrite, tokenOfThisPage } from './token'
 import { attachToolbar } from './toolbar'
 
 const documentName = documentNameOfThisPage()
+const token = tokenOfThisPage()
+const readOnly = token !== null && !mayWrite(token, documentName)
 const ydoc = new Y.Doc()
 const awareness = new Awareness(ydoc)
-awareness.setLocalStateField('user', personOfThisVisitor())
+awareness.setLocalStateField('user', personOfThisVisitor(token))
 
 showTitle(documentName)
-fillExportMenu(documentName)
+fillExportMenu(documentName, token)
 attachShare(documentName)
 showPeople(awareness)
 
@@ -34,12 +37,14 @@ const editor = createEditor(element('editor'), ydoc, awareness)
 const openLinkDialog = attachLinkDialog(editor)
 attachToolbar(element('toolbar'), editor, openLinkDialog)
 
-const status = new Status()
+editor.setEditable(!readOnly)
+
+const status = new Status(readOnly)
 void keepOnDevice(documentName, ydoc).then((kept) => status.setKeptOnDevice(kept))
-const connection = connect(documentName, ydoc, awareness, (state) => {
+const connection = connect(documentName, token, ydoc, awareness, (state) => {
   status.show(state)
   // A document that the server has closed takes no more edits, so none are invited.
-  editor.setEditable(state.kind !== 'closed')
+  editor.setEditable(state.kind !== 'closed' && !readOnly)
 })
 status.onReconnect(() => connection.connect())
 

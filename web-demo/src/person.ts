@@ -1,5 +1,6 @@
 // A person as others see them, a name and a colour: where this visitor's comes from, and how a stranger's is checked.
 import { pick } from './pick'
+import type { Token } from './token'
 
 export interface Person {
   readonly name: string
@@ -20,14 +21,15 @@ const ANIMALS = ['Heron', 'Otter', 'Fox', 'Owl', 'Badger', 'Swift', 'Hare', 'Wre
 const NAME_KEY = 'quire:person-name'
 const COLOR_KEY = 'quire:person-color'
 
-/** This visitor: as the link says, else as kept in this browser, else as chance has it. */
-export function personOfThisVisitor(): Person {
+/** This visitor: as the token says, else the link, else as kept in this browser, else as chance has it. */
+export function personOfThisVisitor(token: Token | null): Person {
   const link = new URLSearchParams(location.search)
   const person = {
-    name: cleanName(link.get('name')) ?? cleanName(recall(NAME_KEY)) ?? `${pick(MOODS)} ${pick(ANIMALS)}`,
-    color: cleanColor(link.get('color')) ?? cleanColor(recall(COLOR_KEY)) ?? pick(COLORS),
+    name: cleanName(token?.name) ?? cleanName(link.get('name')) ?? cleanName(recall(NAME_KEY)) ?? `${pick(MOODS)} ${pick(ANIMALS)}`,
+    color: cleanColor(token?.color) ?? cleanColor(link.get('color')) ?? cleanColor(recall(COLOR_KEY)) ?? pick(COLORS),
   }
-  // A link speaks for one page; only what the visitor got or chose without it is kept for the next.
+  // A token and a link speak for one page; only what the visitor got or chose without them is kept for the next.
+  if (token !== null) return person
   if (!link.has('name')) remember(NAME_KEY, person.name)
   if (!link.has('color')) remember(COLOR_KEY, person.color)
   return person

@@ -8,6 +8,8 @@ export class Status {
   private state: ConnectionState = { kind: 'connecting' }
   private keptOnDevice = true
 
+  constructor(private readonly readOnly: boolean) {}
+
   show(state: ConnectionState): void {
     this.state = state
     const words = this.words()
@@ -35,7 +37,7 @@ export class Status {
       case 'connecting':
         return 'Connecting…'
       case 'connected':
-        return 'Connected'
+        return this.readOnly ? 'Connected: you may read, not write' : 'Connected'
       case 'offline':
         return this.keptOnDevice
           ? 'Offline: your edits are kept on this device'
