@@ -23,7 +23,8 @@ impl Origins {
 
     /// Why a request is refused, if it is: `origin` and `host` are its headers.
     pub fn refuse(&self, origin: Option<&str>, host: Option<&str>) -> Option<String> {
-        let host = host.unwrap_or_default();
+        // Browsers name a host; what checks whether the server lives may not.
+        let host = host.unwrap_or("localhost");
         let Some(origin) = origin else {
             // A name that leads to this machine all the same may be another page's (DNS rebinding).
             return (self.local && !is_local(host) && !self.is_allowed_host(host)).then(|| {
@@ -91,6 +92,7 @@ mod tests {
         assert!(local.refuse(Some("http://evil.example"), Some("evil.example")).is_some());
         assert!(local.refuse(None, Some("evil.example:8080")).is_some());
         assert_eq!(local.refuse(None, Some("localhost:8080")), None);
+        assert_eq!(local.refuse(None, None), None);
         let named = origins(&["https://editor.example"], false);
         assert_eq!(named.refuse(Some("https://editor.example"), Some("editor.example")), None);
         assert_eq!(named.refuse(None, Some("editor.example")), None);
