@@ -176,6 +176,9 @@ impl Server {
             true => Some(Arc::new(Tokens::new(authentication, &config.data, config.redis.is_some())?)),
             false => None,
         };
+        if let Some(tokens) = tokens.clone() {
+            runtime.spawn(async move { tokens.prepare().await });
+        }
         let origins = Arc::new(Origins::new(authentication));
         let (connections, stopping) = (TaskTracker::new(), CancellationToken::new());
         let (metrics, runtime) = (Arc::default(), Some(runtime));

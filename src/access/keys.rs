@@ -149,7 +149,7 @@ impl Known {
 
 impl Set {
     /// Looks at the set again, unless somebody has just done so. What cannot be had or read leaves it as it is.
-    async fn refresh(&self) {
+    pub(super) async fn refresh(&self) {
         let _fetching = self.fetching.lock().await;
         {
             let mut asked = self.asked.lock().expect("nothing panics while it holds this lock");

@@ -80,6 +80,13 @@ impl Tokens {
         self.own.as_ref().map(|own| &own.secret)
     }
 
+    /// Fetches another issuer's keys, so that what is wrong with them stands in the log from the start.
+    pub async fn prepare(&self) {
+        if let Some(Other { keys: Keys::Set(set), .. }) = &self.other {
+            set.refresh().await;
+        }
+    }
+
     /// What a token allows, if it is good now.
     pub async fn check(&self, token: &str) -> Result<Access, AccessError> {
         let refuse = |reason: &str| AccessError::Token(reason.to_owned());

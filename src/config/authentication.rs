@@ -7,6 +7,7 @@ use clap::Args;
 use ipnet::IpNet;
 
 use super::ConfigError;
+use crate::access::own;
 
 /// The fewest bytes of a secret: as many as HS256's digest has (RFC 7518, section 3.2).
 const MIN_SECRET_BYTES: usize = 32;
@@ -122,6 +123,11 @@ impl Authentication {
         }
         if let Some(secret) = &self.secret {
             secret.check("QUIRE_SECRET").map_err(ConfigError::Contradiction)?;
+        }
+        if self.jwt_issuer.as_deref() == Some(own::ISSUER) {
+            return refuse(
+                "--jwt-issuer: \"quire\" is what the server's own tokens say; another issuer needs another name",
+            );
         }
         let of_issuer =
             self.jwt_issuer.is_some() || !self.jwt_audience.is_empty() || !self.jwt_algorithms.is_empty();
