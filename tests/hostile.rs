@@ -11,8 +11,10 @@ use futures_util::SinkExt;
 use quire::{
     document::{Document, UpdateError},
     protocol::{self, Message},
+    update::Update,
 };
 use tokio_tungstenite::tungstenite::Message as Frame;
+use yrs::{ReadTxn, StateVector, Transact, updates::decoder::Decode};
 
 #[tokio::test]
 async fn harmful_inputs_are_refused_or_served_and_disturb_nobody_else() {
@@ -51,6 +53,22 @@ async fn harmful_inputs_are_refused_or_served_and_disturb_nobody_else() {
         let answer = server.get(&format!("/api/documents/victim-{number}")).await;
         assert_eq!(answer.status, 200, "victim-{number}: {}", answer.text());
     }
+}
+
+#[test]
+fn what_was_known_before_is_not_passed_on() {
+    let mut document = Document::default();
+    let (alice, bob) = (new_doc(), new_doc());
+    let hello = insertion(&alice, 0, "hello");
+    document.receive(hello.clone().into()).unwrap();
+    bob.transact_mut().apply_update(yrs::Update::decode_v1(&hello).unwrap()).unwrap();
+    insertion(&bob, 5, " world");
+    // All that he has: nobody looks at Alice's part again, and she may wait to hear that it is saved.
+    let everything = bob.transact().encode_state_as_update_v1(&StateVector::default());
+    let news = document.receive(everything.into()).unwrap().news.unwrap();
+    let told: Vec<_> =
+        Update::read(&news.update).unwrap().sections.iter().map(|section| section.client).collect();
+    assert_eq!(told, [bob.client_id().get()]);
 }
 
 #[test]

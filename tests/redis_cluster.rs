@@ -110,7 +110,7 @@ async fn a_cluster_is_used_like_one_redis() {
     for (keys, _) in &documents {
         assert_eq!(reader.messages(keys), ["1-1|one", "the end"]);
     }
-    assert_eq!(writer.link.lease(7).await.unwrap(), [7]);
+    assert_eq!(writer.link.lease(7).await.unwrap().live, [7]);
     assert!(writer.link.admit("alice", 7, &[7], 1).await.unwrap());
     assert!(!writer.link.admit("alice", 8, &[7], 1).await.unwrap());
 

@@ -92,7 +92,8 @@ impl Actor {
         };
         if let Some(news) = received.news.clone() {
             self.last_step_2 = None;
-            let fresh = !answers;
+            // Where a part of it was known or must wait, it is more than what its sender has just made.
+            let fresh = !answers && news.update == update;
             batch.note(from, fresh, news);
         }
         let Some(member) = self.members.get_mut(&from) else {

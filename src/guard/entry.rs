@@ -319,7 +319,7 @@ impl<'g, 'u> Entry<'g, 'u> {
             adds.filter_map(|(section, entry)| Some((section.client, entry.added?.1))).collect();
         // What was known before was not looked at, so it goes no further either.
         let whole = |(section, entry): (&Section, &SectionEntry)| {
-            let begins = entry.added.is_none_or(|(first, clock)| {
+            let begins = entry.added.is_some_and(|(first, clock)| {
                 first == section.blocks.start && update.blocks[first].clock == clock
             });
             begins && entry.cursor == section.blocks.end

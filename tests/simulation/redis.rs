@@ -13,7 +13,7 @@ use quire::{
         Answer, BackendError, Position,
         redis::{
             envelope::{Envelope, Words},
-            store::{Append, Commit, Committed, Entry, Event, Kept, Keys, Listener, Meta, Store},
+            store::{Append, Commit, Committed, Entry, Event, Kept, Keys, Leases, Listener, Meta, Store},
         },
     },
     document::Document,
@@ -145,6 +145,7 @@ impl Redis {
         let mut state = self.lock();
         state.kept = Data::default();
         state.before = Data::default();
+        state.leases.clear();
         if connections {
             let until = state.now + 1;
             state.cut_all(until);
@@ -418,12 +419,12 @@ impl Store for Link {
         }
     }
 
-    fn lease(&self, node: u64) -> Answer<Vec<u64>> {
+    fn lease(&self, node: u64) -> Answer<Leases> {
         self.ask(move |state| {
             let now = state.now;
-            state.leases.insert(node, now + 6_000);
             state.leases.retain(|_, until| *until > now);
-            state.leases.keys().copied().collect()
+            let was_there = state.leases.insert(node, now + 6_000).is_some();
+            Leases { was_there, live: state.leases.keys().copied().collect() }
         })
     }
 

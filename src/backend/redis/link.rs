@@ -24,7 +24,7 @@ pub use self::checks::Obstacle;
 use self::{address::Deployment, commands::Commands, line::Failure, scripts::Scripts, shards::Shards};
 use super::{
     super::{Answer, BackendError, Position},
-    store::{Append, Commit, Committed, Entry, Kept, Keys, Listener, Store},
+    store::{Append, Commit, Committed, Entry, Kept, Keys, Leases, Listener, Store},
 };
 
 /// How long it may take until a channel is heard for the first time.
@@ -136,7 +136,7 @@ impl Store for Link {
         self.commands.shards.leave(channel);
     }
 
-    fn lease(&self, node: u64) -> Answer<Vec<u64>> {
+    fn lease(&self, node: u64) -> Answer<Leases> {
         let commands = self.commands.clone();
         answer(async move { commands.lease(node).await })
     }

@@ -8,10 +8,24 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{super::NodeId, store::LEASE};
+use super::{
+    super::NodeId,
+    store::{LEASE, Leases},
+};
 
 /// Nodes that were taken for dead, and whose late words are ignored.
 const MAX_DEAD: usize = 1_024;
+
+/// What a renewal of this node's lease tells.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Renewed {
+    /// Who is not alive any more.
+    pub(super) gone: Vec<NodeId>,
+    /// Whether this node may have been taken for dead itself.
+    pub(super) late: bool,
+    /// Whether Redis has forgotten a lease that had not run out, and so perhaps all the rest.
+    pub(super) forgotten: bool,
+}
 
 /// This node among the others.
 #[derive(Default)]
@@ -51,23 +65,43 @@ impl Nodes {
         self.dead.contains(&incarnation)
     }
 
-    /// The lease was renewed, and these have one. Answers who is not alive any more, and whether this node may have
-    /// been taken for dead itself.
-    pub(super) fn renewed(&mut self, alive: &[u64]) -> (Vec<NodeId>, bool) {
+    /// The lease was renewed.
+    pub(super) fn renewed(&mut self, leases: &Leases) -> Renewed {
         // The answer may have come too late as well.
         let own = self.incarnation();
         let late = mem::take(&mut self.late);
+        let forgotten = self.renewed.is_some() && !leases.was_there;
         self.renewed = Some(Instant::now());
         for missed in self.alive.values_mut() {
             *missed += 1;
         }
-        self.alive.extend(alive.iter().filter(|node| **node != own).map(|node| (*node, 0)));
+        self.alive.extend(leases.live.iter().filter(|node| **node != own).map(|node| (*node, 0)));
         // Once may be a Redis that came back a moment ago.
         let gone: Vec<u64> = self.alive.extract_if(|_, missed| *missed > 1).map(|(node, _)| node).collect();
         if self.dead.len() > MAX_DEAD {
             self.dead.clear();
         }
         self.dead.extend(&gone);
-        (gone.into_iter().map(NodeId).collect(), late)
+        Renewed { gone: gone.into_iter().map(NodeId).collect(), late, forgotten }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_is_gone_before_its_time_was_forgotten() {
+        let mut nodes = Nodes::new(1);
+        let mut renewed = |was_there| nodes.renewed(&Leases { was_there, live: vec![1] });
+        assert_eq!(renewed(false), Renewed::default(), "it is the first");
+        advance(LEASE / 3).await;
+        assert_eq!(renewed(true), Renewed::default());
+        advance(LEASE / 3).await;
+        assert_eq!(renewed(false), Renewed { forgotten: true, ..Renewed::default() });
+        advance(2 * LEASE).await;
+        assert_eq!(renewed(false), Renewed { late: true, ..Renewed::default() }, "it has run out");
     }
 }

@@ -133,6 +133,15 @@ pub enum Committed {
     OtherLog,
 }
 
+/// The leases when one of them was renewed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leases {
+    /// Whether the one that was renewed was still there.
+    pub was_there: bool,
+    /// The nodes that have one.
+    pub live: Vec<u64>,
+}
+
 /// What comes unasked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -195,7 +204,7 @@ pub trait Store: Send + Sync + 'static {
     fn unsubscribe(&self, channel: &str);
 
     /// Renews a node's lease, and answers which nodes have one.
-    fn lease(&self, node: u64) -> Answer<Vec<u64>>;
+    fn lease(&self, node: u64) -> Answer<Leases>;
 
     /// Gives a node's lease up.
     fn end_lease(&self, node: u64) -> Answer<()>;

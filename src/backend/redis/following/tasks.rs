@@ -9,12 +9,14 @@ use tokio::{
     time::{Instant, interval, sleep, sleep_until},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     super::{
         super::{Incoming, Position},
         envelope::{Envelope, Stamp, Words},
+        nodes::Renewed,
+        store::Event,
     },
     Follower, Following, read_log, said,
 };
@@ -83,8 +85,12 @@ pub(super) async fn renew(following: Weak<Following>) {
         ticks.tick().await;
         let Some(following) = following.upgrade() else { return };
         let incarnation = following.nodes().incarnation();
-        let Ok(alive) = following.store.lease(incarnation).await else { continue };
-        let (gone, late) = following.nodes().renewed(&alive);
+        let Ok(leases) = following.store.lease(incarnation).await else { continue };
+        let Renewed { gone, late, forgotten } = following.nodes().renewed(&leases);
+        if forgotten {
+            warn!("Redis has forgotten a lease; every log is looked at");
+            following.hear(Event::MissedAll);
+        }
         if gone.is_empty() && !late {
             continue;
         }

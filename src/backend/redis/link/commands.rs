@@ -8,7 +8,7 @@ use redis::{Cmd, Pipeline, Value, cmd};
 use super::{
     super::{
         super::Position,
-        store::{Append, Commit, Committed, Entry, Kept, Keys, LEASE, Meta, slot_tag},
+        store::{Append, Commit, Committed, Entry, Kept, Keys, LEASE, Leases, Meta, slot_tag},
     },
     keeper::random,
     line::{Failure, Line},
@@ -138,11 +138,13 @@ impl Commands {
         self.line(channel, message.len()).ask(&command).await
     }
 
-    pub(super) async fn lease(&self, node: u64) -> Result<Vec<u64>, Failure> {
+    pub(super) async fn lease(&self, node: u64) -> Result<Leases, Failure> {
         let mut call = self.scripts.lease.call(&[NODES, &lease_key(node)], 32);
         call.arg(format!("{node:x}")).arg(LEASE.as_millis() as u64);
-        let live: Vec<String> = self.command(NODES).run(&self.scripts.lease, &call).await?;
-        Ok(live.iter().filter_map(|node| u64::from_str_radix(node, 16).ok()).collect())
+        let (was_there, live): (bool, Vec<String>) =
+            self.command(NODES).run(&self.scripts.lease, &call).await?;
+        let live = live.iter().filter_map(|node| u64::from_str_radix(node, 16).ok()).collect();
+        Ok(Leases { was_there, live })
     }
 
     pub(super) async fn end_lease(&self, node: u64) -> Result<(), Failure> {
