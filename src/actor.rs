@@ -37,12 +37,13 @@ pub use self::{
 };
 use crate::{
     backend::{Backend, BackendError, Incoming},
+    capacity::Place,
     config::Limits,
     document::{Document, UpdateError, contained},
     end::End,
     name::DocumentName,
     outbox::Outgoing,
-    presence::{Presence, SessionId},
+    presence::{self, Presence, SessionId},
     protocol::relay::Relayed,
     saver::{self, LoadError, Loaded, LogSize, Saver},
     state_vector::StateVector,
@@ -61,6 +62,9 @@ const LOOK_THROUGH: Duration = Duration::from_secs(3);
 const NOBODY: SessionId = SessionId(0);
 /// How long a document stays open that somebody took up while it was about to leave memory.
 const STAY: Duration = Duration::from_secs(1);
+/// What finding out how large a document is may take, as one part in so many of the time that passes.
+const MEASURE_SHARE: u32 = 10;
+
 /// Why an actor stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stopped {
@@ -96,6 +100,10 @@ pub struct Actor {
     /// How long a document stays open after its last session.
     idle: Duration,
     limits: Arc<Limits>,
+    /// What the document takes of the node.
+    place: Place,
+    /// From when on its size may be found out again.
+    measure_at: Instant,
     /// When the document may leave memory, if nobody is in it.
     rest_at: Instant,
     /// The last sync step 2 and the state vector that it answered: many who join ask for the same.
@@ -114,8 +122,10 @@ impl Actor {
         backend: Arc<dyn Backend>,
         idle: Duration,
         limits: Arc<Limits>,
+        place: Place,
     ) -> (DocumentHandle, Self) {
         let (handle, mailbox) = DocumentHandle::new();
+        let shown = presence::Bounds { clients: limits.presences, state_bytes: limits.presence_bytes };
         let actor = Self {
             saver: Saver::new(name.clone(), backend.clone(), LogSize::default()),
             name,
@@ -123,11 +133,13 @@ impl Actor {
             mailbox,
             document: Document::default(),
             relay: Relay::default(),
-            presence: Presence::default(),
+            presence: Presence::new(shown),
             members: HashMap::new(),
             lost: VecDeque::new(),
             idle,
             limits,
+            place,
+            measure_at: Instant::now(),
             // A document that is only looked at leaves at once.
             rest_at: Instant::now(),
             last_step_2: None,
@@ -152,6 +164,7 @@ impl Actor {
         }
         debug!(records = log.records, bytes = log.bytes, gaps = loaded.gaps.len(), "document opened");
         self.document = loaded.document;
+        self.document.limit_bytes(self.limits.document_bytes);
         self.relay = Relay::new(feed, loaded.gaps);
         self.saver = Saver::new(self.name.clone(), self.backend.clone(), log);
         self.rest_at = Instant::now();
@@ -167,6 +180,7 @@ impl Actor {
             if let Err(broken) = self.saver.start(&self.document, self.relay.is_complete()) {
                 return self.fail(broken).await;
             }
+            self.note_place();
             let timer = self.timer();
             tokio::select! {
                 // Saved edits first: they are few, and people wait for them. Timers last: they can wait.
@@ -216,6 +230,16 @@ impl Actor {
     /// Somebody took the document up while it was about to leave memory.
     pub fn stay(&mut self) {
         self.rest_at = Instant::now() + STAY;
+    }
+
+    /// Notes what the document takes of the node, and whether it can make space.
+    fn note_place(&mut self) {
+        self.place.resize(self.document.bytes(), self.document.blocks());
+        if !self.members.is_empty() {
+            self.place.wake();
+        } else if self.saver.is_idle() {
+            self.place.rest();
+        }
     }
 
     /// When something is to be done that nobody sends mail about.
@@ -308,6 +332,7 @@ impl Actor {
                     // An error: nobody waits for the answer any more.
                     let _ = answer.send(self.end_sessions(user.as_deref()));
                 }
+                Mail::Rest => self.rest_at = Instant::now(),
                 Mail::Stop => {}
             }
         }

@@ -2,6 +2,7 @@
 //! session, no clock, no network and no disk.
 
 pub mod export;
+mod size;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,6 +16,7 @@ use yrs::{
     updates::{decoder::Decode, encoder::Encode},
 };
 
+use self::size::{Size, growth};
 use crate::{
     guard::{Admitted, Guard, Ready, Rest, RootEvidence},
     state_vector::StateVector,
@@ -26,11 +28,13 @@ use crate::{
 const UPDATES_PER_TRANSACTION: usize = 1_000;
 /// Clients in one update from outside: more than have edited any document of people.
 const MAX_CLIENTS: usize = 10_000;
+
 /// The document itself. After [`UpdateError::Broken`] it must be forgotten, not dropped and not used.
 #[derive(Debug)]
 pub struct Document {
     doc: Doc,
     guard: Guard,
+    size: Size,
     /// The hashes of updates that broke the engine before.
     set_aside: HashSet<u128>,
 }
@@ -59,6 +63,9 @@ pub enum UpdateError {
     /// It breaks a rule; the document is as it was before.
     #[error("{0}")]
     Refused(#[from] Malformed),
+    /// It adds content, and the document seems to have no space for it; [`Document::measure`] says for sure.
+    #[error("the document is full")]
+    Full,
     /// The document engine failed: this replica is worth nothing any more and must be opened anew.
     #[error("the document engine failed: {0}")]
     Broken(String),
@@ -92,7 +99,7 @@ impl Default for Document {
             cleanup_formatting: false,
             ..yrs::Options::default()
         });
-        Self { doc, guard: Guard::default(), set_aside: HashSet::new() }
+        Self { doc, guard: Guard::default(), size: Size::default(), set_aside: HashSet::new() }
     }
 }
 
@@ -141,10 +148,11 @@ impl Document {
         let mut ready = Vec::with_capacity(updates.len());
         for (index, bytes) in updates.iter().enumerate() {
             let index = first + index;
-            let update = Update::read(bytes.as_ref())
+            let read = Update::read(bytes.as_ref())
                 .map_err(|error| LoadError::Update { index, error: error.into() })?;
             let (update, admitted) =
-                self.let_in(&update).map_err(|error| LoadError::Update { index, error })?;
+                self.let_in(&read).map_err(|error| LoadError::Update { index, error })?;
+            self.size.grow(growth(&read));
             gaps.extend(admitted.rest.map(|rest| (index, rest)));
             ready.extend(update);
         }
@@ -154,6 +162,27 @@ impl Document {
     /// From now on refuses an update that broke the engine before.
     pub fn set_aside(&mut self, update: &[u8]) {
         self.set_aside.insert(xxh3_128(update));
+    }
+
+    /// From now on takes no update from outside with which it would have more than so many bytes, unless the update
+    /// only deletes.
+    pub fn limit_bytes(&mut self, max: usize) {
+        self.size.limit(max);
+    }
+
+    /// About how many bytes the update has that holds all of the document: too many rather than too few.
+    pub fn bytes(&self) -> usize {
+        self.size.bytes()
+    }
+
+    /// About how many blocks the engine keeps.
+    pub fn blocks(&self) -> usize {
+        self.size.blocks()
+    }
+
+    /// Finds out how many bytes exactly, which takes as long as encoding all of it.
+    pub fn measure(&self) -> Result<usize, UpdateError> {
+        Ok(self.diff(&StateVector::default())?.len())
     }
 
     /// Takes in an update from outside, or that part of it that stands on known ground.
@@ -166,6 +195,9 @@ impl Document {
             return Err(
                 Malformed::Rule("an update has edits of more than 10,000 clients: send it in parts").into()
             );
+        }
+        if !self.size.has_space_for(&read, &self.guard) {
+            return Err(UpdateError::Full);
         }
         self.take_in(update.clone(), &read)
     }
@@ -185,11 +217,13 @@ impl Document {
         #[cfg(test)]
         contained(|| tests::break_if_told(&update))?;
         if self.apply(ready)? {
+            let whole = matches!(admitted.ready, Ready::Whole(_)) && !admitted.straddles;
             let update = match admitted.ready {
                 _ if admitted.straddles => self.diff_from(&admitted.adds.iter().copied().collect())?,
                 Ready::Part(part, _) => part.into(),
                 Ready::Whole(_) | Ready::Nothing => update,
             };
+            self.size.grow(if whole { growth(read) } else { growth(&Update::read(&update)?) });
             received.news = Some(News { update, adds: admitted.adds });
         }
         Ok(received)
@@ -285,7 +319,11 @@ impl Document {
         let known = since.iter().filter(|&(client, _)| self.guard.next_clock(client) > 0);
         let clocks = known.map(|(client, clock)| (yrs::ClientID::new(client), clock));
         let state_vector = yrs::StateVector::new(clocks.collect());
-        Ok(contained(|| self.doc.transact().encode_diff_v1(&state_vector))?.into())
+        let diff = contained(|| self.doc.transact().encode_diff_v1(&state_vector))?;
+        if state_vector.is_empty() {
+            self.size.correct(diff.len());
+        }
+        Ok(diff.into())
     }
 
     /// What somebody lacks who has everything but what came from these clocks on, as an update.

@@ -1,26 +1,32 @@
-//! The documents that are open on this node: open, retire, shut down. A document is open at most once.
+//! The documents that are open on this node: open, retire, shut down. A document is open at most once. Where the
+//! node is full, those leave that nobody is in; where there are none, no more are opened.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, error, info_span, warn};
+use tracing::{Instrument, error, info, info_span, warn};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
     actor::{Actor, DocumentHandle, Stopped, Suspect},
     backend::Backend,
+    capacity::{Bounds, Capacity, Full},
     config::Limits,
+    end::End,
     name::DocumentName,
 };
 
 /// Documents of which the last suspect is remembered; engines fail hardly ever.
 const MAX_SUSPECTS: usize = 64;
+/// How long nothing was refused until the log says that the node has space again: while it is full, space comes and
+/// goes.
+const CALM: Duration = Duration::from_secs(10);
 
 /// The open documents of one node.
 #[derive(Clone)]
@@ -34,6 +40,7 @@ struct Inner {
     actors: TaskTracker,
     idle: Duration,
     limits: Arc<Limits>,
+    capacity: Capacity,
 }
 
 #[derive(Default)]
@@ -41,6 +48,8 @@ struct Documents {
     open: HashMap<DocumentName, DocumentHandle>,
     /// The hash of the last update during which the document engine failed.
     suspects: HashMap<DocumentName, u128>,
+    /// While the node is full: how often it has refused to open a document, and when it did so last.
+    refused: Option<(u64, Instant)>,
     stopping: bool,
 }
 
@@ -49,31 +58,73 @@ struct Documents {
 #[error("the server is stopping; try again in a moment")]
 pub struct Stopping;
 
+/// Why a document is not opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unopened {
+    /// The node is stopping.
+    #[error(transparent)]
+    Stopping(#[from] Stopping),
+    /// The node has no space, and nothing that could make some.
+    #[error(transparent)]
+    Full(#[from] Full),
+}
+
+impl Unopened {
+    /// How a session ends that wants to join the document.
+    pub fn end(&self) -> End {
+        match self {
+            Self::Stopping(Stopping) => End::Stopping,
+            Self::Full(full) => End::Full(full.to_string()),
+        }
+    }
+}
+
 impl Hub {
     /// A hub without documents.
     pub fn new(backend: Arc<dyn Backend>, runtime: Handle, idle: Duration, limits: Arc<Limits>) -> Self {
         let (documents, actors) = (Mutex::default(), TaskTracker::new());
-        Self(Arc::new(Inner { documents, backend, runtime, actors, idle, limits }))
+        let bounds = Bounds { documents: limits.open_documents, memory_bytes: limits.memory_bytes };
+        let capacity = Capacity::new(bounds);
+        Self(Arc::new(Inner { documents, backend, runtime, actors, idle, limits, capacity }))
     }
 
     /// The way to a document, which is opened where it is not open yet. Never waits: the document loads
     /// while messages wait in its mailbox, so that it cannot be loaded twice.
-    pub fn open(&self, name: &DocumentName) -> Result<DocumentHandle, Stopping> {
+    pub fn open(&self, name: &DocumentName) -> Result<DocumentHandle, Unopened> {
         let mut documents = self.lock();
         if documents.stopping {
-            return Err(Stopping);
+            return Err(Stopping.into());
         }
         if let Some(handle) = documents.open.get(name).filter(|handle| !handle.is_closed()) {
             return Ok(handle.clone());
         }
-        let (handle, actor) =
-            Actor::new(name.clone(), self.0.backend.clone(), self.0.idle, self.0.limits.clone());
+        self.make_space(&mut documents)?;
+        let Inner { backend, idle, limits, capacity, .. } = &*self.0;
+        let place = capacity.take_place(name.clone());
+        let (handle, actor) = Actor::new(name.clone(), backend.clone(), *idle, limits.clone(), place);
         documents.open.insert(name.clone(), handle.clone());
         // A document outlives the connection that opened it.
         let span = info_span!(parent: None, "document", name = %name);
         let life = live(Registered { hub: self.clone(), name: name.clone() }, actor);
         self.0.actors.spawn_on(life.instrument(span), &self.0.runtime);
         Ok(handle)
+    }
+
+    /// Lets documents leave that nobody is in, until there is space for one more.
+    fn make_space(&self, documents: &mut Documents) -> Result<(), Full> {
+        let Inner { capacity, .. } = &*self.0;
+        while let Some(full) = capacity.lacks() {
+            let is_unused =
+                |name: &DocumentName| documents.open.get(name).is_some_and(DocumentHandle::is_unused);
+            let Some(longest_idle) = capacity.give_up_one(is_unused) else {
+                documents.note_refusal(&full);
+                return Err(full);
+            };
+            // It leaves in its own time. Who joins it before that keeps it here.
+            documents.open.get(&longest_idle).inspect(|handle| handle.rest());
+        }
+        documents.note_space();
+        Ok(())
     }
 
     /// How many documents are open.
@@ -117,6 +168,22 @@ impl Hub {
 
     fn lock(&self) -> MutexGuard<'_, Documents> {
         self.0.documents.lock().expect("nothing panics while it holds this lock")
+    }
+}
+
+impl Documents {
+    fn note_refusal(&mut self, full: &Full) {
+        if self.refused.is_none() {
+            warn!(reason = %full, "no more documents are opened until somebody leaves one");
+        }
+        let before = self.refused.map_or(0, |(refusals, _)| refusals);
+        self.refused = Some((before + 1, Instant::now()));
+    }
+
+    fn note_space(&mut self) {
+        if let Some((refusals, _)) = self.refused.take_if(|(_, last)| last.elapsed() >= CALM) {
+            info!(refusals, "documents are opened again");
+        }
     }
 }
 

@@ -10,7 +10,7 @@
 //! 5  lib (Server)
 //! 4  http/*   connection   session
 //! 3  hub
-//! 2  actor    saver    outbox
+//! 2  actor    saver    outbox    capacity
 //! 1  backend/*   access/*   config   metrics
 //! 0  name  update  state_vector  guard  presence  protocol/*  document/*  record  end  level  lib0
 //! ```
@@ -52,6 +52,7 @@
 pub mod access;
 pub mod actor;
 pub mod backend;
+pub mod capacity;
 pub mod config;
 pub mod connection;
 pub mod document;

@@ -2,26 +2,21 @@
 //!
 //! Stock clients send everybody's states back, removals included. So each client id has an owner, the
 //! session that brought it, and what others say of it is ignored.
-//!
-//! Source of the format: `awareness.js` of the npm package `y-protocols`.
+
+mod states;
 
 use core::time::Duration;
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use serde::de::IgnoredAny;
 
-use crate::{
-    lib0::{self, Reader},
-    update::{ClientId, Malformed},
-};
+pub use self::states::{State, read, write};
+use crate::update::ClientId;
 
-/// The most bytes of one client's state: names, colours and cursors take a few hundred.
-pub const MAX_STATE_BYTES: usize = 64 * 1024;
-/// The most clients that are shown as being in one document, and the most bytes of their states: whoever joins is
-/// told of all of them at once.
-pub const MAX_CLIENTS: usize = 10_000;
+/// The most bytes of the states in one document: whoever joins is told of all of them at once.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// The most clients that are remembered as having left.
+const MAX_LEFT: usize = 10_000;
 /// The most clients that one session may bring, such as a server that speaks for several.
 pub const MAX_CLIENTS_PER_SESSION: usize = 100;
 
@@ -33,58 +28,35 @@ pub const EXPIRY: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u64);
 
-/// What is said of one client.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct State {
-    /// Whom it is about.
-    pub client: ClientId,
-    /// Grows with each state of this client.
-    pub clock: u32,
-    /// The state, JSON that is passed on as it came; `None`: the client has left.
-    pub json: Option<Bytes>,
+/// The most that is shown in one document. No limit is `usize::MAX`.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// How many clients (`--max-presences`).
+    pub clients: usize,
+    /// How many bytes of one client's state (`--max-presence`).
+    pub state_bytes: usize,
 }
 
-/// Reads what a client says of who is here.
-pub fn read(bytes: &[u8]) -> Result<Vec<State>, Malformed> {
-    let mut reader = Reader::new(bytes);
-    let count = reader.count()?;
-    if count > MAX_CLIENTS {
-        return Err(Malformed::Rule("an awareness message names more than 10,000 clients"));
-    }
-    let mut states = Vec::with_capacity(count.min(64));
-    for _ in 0..count {
-        let (client, clock, json) = (reader.uint()?, reader.u32()?, reader.text()?);
-        if json.len() > MAX_STATE_BYTES {
-            return Err(Malformed::Rule("an awareness state has more than 65,536 bytes"));
-        }
-        // Clients parse the states of a message one after the other: a bad one would hide those behind it.
-        if serde_json::from_str::<IgnoredAny>(json).is_err() {
-            return Err(Malformed::Rule("an awareness state is not JSON"));
-        }
-        let json = (json != "null").then(|| Bytes::copy_from_slice(json.as_bytes()));
-        states.push(State { client, clock, json });
-    }
-    if !reader.is_empty() {
-        return Err(Malformed::Rule("bytes follow after the awareness message's end"));
-    }
-    Ok(states)
-}
-
-/// The bytes that say this.
-pub fn write(states: &[State]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    lib0::write_uint(&mut bytes, states.len() as u64);
-    for state in states {
-        lib0::write_uint(&mut bytes, state.client);
-        lib0::write_uint(&mut bytes, u64::from(state.clock));
-        lib0::write_bytes(&mut bytes, state.json.as_deref().unwrap_or(b"null"));
-    }
-    bytes
+/// Why what a session says of who is here is refused. The text is what the client's developer reads.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The session speaks for more clients than it may.
+    #[error("a session brings more than {MAX_CLIENTS_PER_SESSION} clients")]
+    TooManyClients,
+    /// A client's state is too large.
+    #[error("a state has {bytes} bytes; the limit is {limit} (--max-presence)")]
+    TooLarge {
+        /// How many bytes it has.
+        bytes: usize,
+        /// How many it may have.
+        limit: usize,
+    },
 }
 
 /// Who is in a document.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Presence {
+    bounds: Bounds,
     here: HashMap<ClientId, Here>,
     /// The client id that a session announced first, its own; `None` where it brought several at once.
     own: HashMap<SessionId, Option<ClientId>>,
@@ -104,16 +76,29 @@ struct Here {
 }
 
 impl Presence {
+    /// Nobody is here yet.
+    pub fn new(bounds: Bounds) -> Self {
+        let (here, own, left) = Default::default();
+        Self { bounds, here, own, bytes: 0, left }
+    }
+
     /// Takes in what a session says at this time, and returns what is news to the others; refuses a session that
-    /// brings too many clients. Times are counted from whenever the caller likes.
+    /// brings too much. Times are counted from whenever the caller likes.
     pub fn receive(
         &mut self,
         from: SessionId,
         states: Vec<State>,
         now: Duration,
-    ) -> Result<Vec<State>, Malformed> {
+    ) -> Result<Vec<State>, Refusal> {
         if states.is_empty() {
             return Ok(states);
+        }
+        // What it only sends back may come from a node that has another limit.
+        let its_own =
+            states.iter().filter(|state| self.owner(state.client).is_none_or(|owner| owner == from));
+        let largest = its_own.filter_map(|state| state.json.as_ref()).map(Bytes::len).max();
+        if let Some(bytes) = largest.filter(|bytes| *bytes > self.bounds.state_bytes) {
+            return Err(Refusal::TooLarge { bytes, limit: self.bounds.state_bytes });
         }
         let first_frame = !self.own.contains_key(&from);
         if first_frame {
@@ -122,7 +107,7 @@ impl Presence {
         let news = states.into_iter().filter(|state| self.accept(from, first_frame, state, now)).collect();
         match self.here.values().filter(|here| here.owner == from).count() {
             0..=MAX_CLIENTS_PER_SESSION => Ok(news),
-            _ => Err(Malformed::Rule("a session brings more than 100 clients")),
+            _ => Err(Refusal::TooManyClients),
         }
     }
 
@@ -157,6 +142,11 @@ impl Presence {
                 self.note_left(state.client, state.clock, now);
                 true
             }
+            // What has no space is not shown, but its client is still here.
+            Some(json) if self.bytes - here.json.len() + json.len() > MAX_BYTES => {
+                here.renewed = now;
+                false
+            }
             Some(json) if newer || (state.clock == here.clock && *json != here.json) => {
                 self.bytes = self.bytes - here.json.len() + json.len();
                 *here = Here { clock: state.clock, json: json.clone(), owner: from, renewed: now };
@@ -169,7 +159,7 @@ impl Presence {
     /// Shows a client that was not here, where there is space for it.
     fn enter(&mut self, from: SessionId, state: &State, now: Duration) -> bool {
         let Some(json) = &state.json else { return false };
-        let fits = self.here.len() < MAX_CLIENTS && self.bytes + json.len() <= MAX_BYTES;
+        let fits = self.here.len() < self.bounds.clients && self.bytes + json.len() <= MAX_BYTES;
         if fits {
             self.bytes += json.len();
             self.left.remove(&state.client);
@@ -252,7 +242,7 @@ impl Presence {
     }
 
     fn note_left(&mut self, client: ClientId, clock: u32, now: Duration) {
-        if self.left.len() >= MAX_CLIENTS {
+        if self.left.len() >= MAX_LEFT {
             self.left.clear();
         }
         self.left.insert(client, (clock, now));
@@ -301,19 +291,13 @@ mod tests {
         State { client, clock, json: (json != "null").then(|| json.into()) }
     }
 
+    const BOUNDS: Bounds = Bounds { clients: 1_000, state_bytes: 64 * 1024 };
+
     fn both_here() -> Presence {
-        let mut presence = Presence::default();
+        let mut presence = Presence::new(BOUNDS);
         presence.receive(ALICE, vec![state(10, 1, "{}")], NOW).unwrap();
         presence.receive(BOB, vec![state(20, 1, "{}")], NOW).unwrap();
         presence
-    }
-
-    #[test]
-    fn states_come_back_as_they_were_written() {
-        let states = vec![state(10, 3, r#"{"name":"é"}"#), state(1 << 50, 0, "null")];
-        assert_eq!(read(&write(&states)), Ok(states));
-        assert!(read(&write(&[state(1, 1, "{")])).is_err());
-        assert!(read(&[0xff, 0xff, 0x03]).is_err());
     }
 
     #[test]
@@ -369,7 +353,7 @@ mod tests {
     #[test]
     fn a_client_that_comes_to_another_node_is_not_taken_away_by_its_old_one() {
         let (here, there) = (SessionId(7), SessionId(1 << 63));
-        let mut presence = Presence::default();
+        let mut presence = Presence::new(BOUNDS);
         assert_eq!(presence.receive_from_node(there, vec![state(10, 5, "{}")], NOW, |_| false).len(), 1);
         // It comes here with the clock that it had; then its old node notices that it is gone.
         presence.receive(here, vec![state(10, 5, "{}")], NOW).unwrap();
@@ -401,20 +385,34 @@ mod tests {
             |first: u64, count: u64| (first..first + count).map(|client| state(client, 1, "{}")).collect();
         assert!(presence.receive(SessionId(5), crowd(100, 100), NOW).is_ok());
         assert!(presence.receive(SessionId(6), crowd(1_000, 101), NOW).is_err());
-        let large = Bytes::from(vec![b'1'; MAX_STATE_BYTES]);
-        for session in 10..1_000 {
-            let state = State { client: 10_000 + session, clock: 1, json: Some(large.clone()) };
-            presence.receive(SessionId(session), vec![state], NOW).unwrap();
+        let shown = |presence: &Presence| -> usize {
+            presence.everybody().iter().filter_map(|state| state.json.as_ref()).map(Bytes::len).sum()
+        };
+        let large = Bytes::from(vec![b'1'; BOUNDS.state_bytes]);
+        // Large from the beginning, and grown.
+        for (clock, json) in [(1, large.clone()), (1, Bytes::from("{}")), (2, large)] {
+            for session in 10..800 {
+                let state = State { client: 10_000 + session, clock, json: Some(json.clone()) };
+                presence.receive(SessionId(session), vec![state], NOW).unwrap();
+            }
+            assert!(shown(&presence) <= MAX_BYTES);
         }
-        assert!(
-            presence
-                .everybody()
-                .iter()
-                .filter_map(|state| state.json.as_ref())
-                .map(Bytes::len)
-                .sum::<usize>()
-                <= MAX_BYTES
-        );
+        assert!(shown(&presence) > MAX_BYTES - BOUNDS.state_bytes);
+    }
+
+    #[test]
+    fn a_state_may_have_so_many_bytes_and_no_more() {
+        let mut presence = Presence::new(Bounds { clients: 2, state_bytes: 4 });
+        assert_eq!(presence.receive(ALICE, vec![state(10, 1, "1234")], NOW).map(|news| news.len()), Ok(1));
+        let refusal = Refusal::TooLarge { bytes: 5, limit: 4 };
+        assert_eq!(presence.receive(ALICE, vec![state(10, 2, "12345")], NOW), Err(refusal));
+        // Another node has another limit; who sends back what it told is not to blame.
+        presence.receive_from_node(SessionId(1 << 63), vec![state(30, 1, "12345")], NOW, |_| false);
+        assert_eq!(presence.receive(BOB, vec![state(30, 1, "12345")], NOW), Ok(vec![]));
+        // And there is no space for a third.
+        assert_eq!(presence.receive(BOB, vec![state(20, 1, "{}")], NOW), Ok(vec![]));
+        presence.remove(ALICE, NOW);
+        assert_eq!(presence.receive(BOB, vec![state(20, 2, "{}")], NOW).map(|news| news.len()), Ok(1));
     }
 
     #[test]

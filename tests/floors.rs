@@ -22,7 +22,7 @@ const FLOORS: &[&[&str]] = &[
         "level",
     ],
     &["backend", "access", "config", "metrics"],
-    &["outbox", "saver", "actor"],
+    &["outbox", "saver", "actor", "capacity"],
     &["hub"],
     &["session", "connection", "http"],
     &["lib"],

@@ -90,6 +90,7 @@ fn a_refused_update_leaves_no_trace() {
                     let next = insertion(&new_doc(), 0, "next");
                     assert!(victim.receive(next.into()).unwrap().news.is_some(), "{label}");
                 }
+                Err(UpdateError::Full) => panic!("{label}: no limit was set"),
                 Err(UpdateError::Broken(reason)) => panic!("{label} broke the engine: {reason}"),
             }
         }

@@ -52,6 +52,7 @@ impl Victim {
                 assert_eq!(self.document.state_vector(), vector, "a refused update left a trace");
                 false
             }
+            Err(UpdateError::Full) => panic!("no limit was set"),
             Err(UpdateError::Broken(reason)) => panic!("the guard let in what breaks yrs: {reason}"),
         }
     }

@@ -109,6 +109,7 @@ fn refuse_mail(mail: Mail, reason: &End) {
         | Mail::CatchUp { .. }
         | Mail::Leave { .. }
         | Mail::EndSessions { .. }
+        | Mail::Rest
         | Mail::Stop => {}
     }
 }

@@ -39,6 +39,7 @@ pub(super) enum Mail {
         user: Option<String>,
         answer: oneshot::Sender<usize>,
     },
+    Rest,
     Stop,
 }
 
@@ -52,6 +53,7 @@ impl Mail {
             | Self::CatchUp { .. }
             | Self::Leave { .. }
             | Self::EndSessions { .. }
+            | Self::Rest
             | Self::Stop => false,
         }
     }
@@ -139,6 +141,12 @@ impl DocumentHandle {
         let (answer, answered) = oneshot::channel();
         self.send(Mail::EndSessions { user, answer }).await?;
         answered.await.map_err(|_| Gone)
+    }
+
+    /// Lets the document leave memory now, if nobody is in it. Where the mailbox is full, somebody is.
+    pub fn rest(&self) {
+        // An error: it is full, or the document has left.
+        let _ = self.0.mailbox.try_send(Mail::Rest);
     }
 
     /// Ends all sessions and saves everything.

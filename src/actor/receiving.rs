@@ -7,11 +7,12 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::{
-    Actor,
+    Actor, MEASURE_SHARE,
     batch::{Batch, edits, presence, question, read_only_notice},
+    beside_others,
 };
 use crate::{
-    document::{News, UpdateError},
+    document::{News, Received, UpdateError},
     end::End,
     presence::SessionId,
     protocol::Message,
@@ -78,11 +79,20 @@ impl Actor {
         if self.members.get(&from).is_some_and(|member| member.terms.read_only) {
             return self.refuse_edit(from, &update);
         }
-        let received = match self.document.receive(update.clone()) {
+        let (bytes, limit) = (update.len(), self.limits.update_bytes);
+        if bytes > limit {
+            let rule = format!("it has {bytes} bytes; the limit is {limit} (--max-update)");
+            self.refuse_update(from, bytes, End::Refused(format!("update refused: {rule}")));
+            return Ok(());
+        }
+        let received = match self.take_update(update.clone()) {
             Ok(received) => received,
             Err(UpdateError::Refused(rule)) => {
-                info!(session = from.0, %rule, bytes = update.len(), "update refused");
-                self.refuse_session(from, End::Refused(format!("update refused: {rule}")));
+                self.refuse_update(from, bytes, End::Refused(format!("update refused: {rule}")));
+                return Ok(());
+            }
+            Err(UpdateError::Full) => {
+                self.refuse_update(from, bytes, End::DocumentFull(self.limits.document_bytes));
                 return Ok(());
             }
             Err(broken) => {
@@ -143,6 +153,24 @@ impl Actor {
             Err(broken) => return Err(broken),
         }
         Ok(())
+    }
+
+    /// Gives an update to the document. Where there seems to be no space for it, the real size decides.
+    fn take_update(&mut self, update: Bytes) -> Result<Received, UpdateError> {
+        let now = Instant::now();
+        let received = self.document.receive(update.clone());
+        if received != Err(UpdateError::Full) || now < self.measure_at {
+            return received;
+        }
+        // Whoever sends one edit after the other to a full document must not have it encoded each time.
+        beside_others(|| self.document.measure())?;
+        self.measure_at = Instant::now() + now.elapsed() * MEASURE_SHARE;
+        self.document.receive(update)
+    }
+
+    fn refuse_update(&mut self, from: SessionId, bytes: usize, end: End) {
+        info!(session = from.0, bytes, reason = end.reason(), "update refused");
+        self.refuse_session(from, end);
     }
 
     /// Offers again what was kept aside, where the document has moved on to what it needs.

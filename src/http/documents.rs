@@ -20,7 +20,7 @@ use crate::{
         export::{ExportError, Format, RootKind, export as export_document},
     },
     end::End,
-    hub::Stopping,
+    hub::Unopened,
     level::Level,
     name::DocumentName,
 };
@@ -85,7 +85,12 @@ async fn read<T: Send + 'static>(
     look: impl Fn(&Document) -> T + Clone + Send + 'static,
 ) -> Result<T, Problem> {
     for _ in 0..READ_TRIES {
-        let document = shared.hub.open(name).map_err(|stopping: Stopping| Problem::unavailable(stopping))?;
+        let document = shared.hub.open(name).map_err(|unopened| {
+            if let Unopened::Full(full) = &unopened {
+                shared.metrics.refused(full.limit());
+            }
+            Problem::unavailable(unopened)
+        })?;
         match document.read(look.clone()).await {
             Ok(found) => return Ok(found),
             Err(ReadError::Gone(_)) => {}

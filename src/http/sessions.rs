@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tracing::info;
 
 use super::{Shared, authorize::Caller, error::Problem};
-use crate::{hub::Stopping, level::Level, name::DocumentName};
+use crate::{hub::Unopened, level::Level, name::DocumentName};
 
 /// How often a document is asked that is being closed at that moment.
 const TRIES: usize = 5;
@@ -36,7 +36,7 @@ pub(crate) async fn end(
     let name = DocumentName::new(&name).map_err(Problem::bad_request)?;
     access.require(&name, Level::Admin)?;
     for _ in 0..TRIES {
-        let document = shared.hub.open(&name).map_err(|stopping: Stopping| Problem::unavailable(stopping))?;
+        let document = shared.hub.open(&name).map_err(|unopened: Unopened| Problem::unavailable(unopened))?;
         if let Ok(ended) = document.end_sessions(user.clone()).await {
             info!(document = %name, user, ended, by = access.user(), "sessions were ended");
             return Ok(Json(json!({ "ended": ended })));

@@ -143,7 +143,7 @@ async fn count(backend: &dyn Backend, user: Option<&str>, limits: &Limits) -> Re
 /// Joins a document, which is opened where it is not open.
 async fn join(hub: &Hub, name: &DocumentName, terms: Terms, until: Option<Instant>) -> Result<Session, End> {
     for _ in 0..JOIN_TRIES {
-        let document = hub.open(name).map_err(|Stopping| End::Stopping)?;
+        let document = hub.open(name).map_err(|unopened| unopened.end())?;
         if let Ok(session) = Session::join(document, terms.clone(), until).await {
             return Ok(session);
         }

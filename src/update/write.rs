@@ -94,7 +94,8 @@ impl<'a> Update<'a> {
         Ok(())
     }
 
-    fn bytes_of(&self, section: &Section, blocks: &Range<usize>) -> &'a [u8] {
+    /// The bytes of some blocks of one section.
+    pub fn bytes_of(&self, section: &Section, blocks: &Range<usize>) -> &'a [u8] {
         if blocks.is_empty() {
             return &[];
         }

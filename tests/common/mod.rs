@@ -52,15 +52,17 @@ impl TestServer {
         Self::start_on(TempDir::new().unwrap(), Duration::from_secs(30)).await
     }
 
-    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
-        Self::start_changed(TempDir::new().unwrap(), change).await
-    }
-
     pub async fn start_on(folder: TempDir, idle: Duration) -> Self {
-        Self::start_changed(folder, |config| config.idle = idle).await
+        Self::start_in(folder, |config| config.idle = idle).await
     }
 
-    async fn start_changed(folder: TempDir, change: impl FnOnce(&mut Config)) -> Self {
+    /// A server with another configuration than the usual one.
+    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_in(TempDir::new().unwrap(), change).await
+    }
+
+    /// The same on a folder that was used before.
+    pub async fn start_in(folder: TempDir, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config { data: folder.path().to_owned(), ..Config::default() };
         change(&mut config);
         let server = Server::new(&config).unwrap();

@@ -14,11 +14,12 @@ use std::{
 
 use bytes::Bytes;
 use quire::{
+    config::Limits,
     document::{
         Document, Received,
         export::{self, Format},
     },
-    presence::{MAX_STATE_BYTES, State},
+    presence::State,
     protocol,
     state_vector::StateVector,
 };
@@ -429,7 +430,7 @@ impl World {
         }
         self.trace.note(self.now, format_args!("client {} shouts", self.links[index].client));
         for _ in 0..SHOUTS {
-            self.say_presence(index, MAX_STATE_BYTES);
+            self.say_presence(index, Limits::default().presence_bytes);
         }
     }
 
