@@ -1,5 +1,7 @@
 //! One WebSocket of a y-websocket client: frames in to its session, frames out from it.
 
+mod pace;
+
 use std::{future::Future, sync::Arc, time::Duration};
 
 use axum::extract::ws::{CloseFrame, Message as Frame, WebSocket};
@@ -10,9 +12,10 @@ use futures_util::{
 };
 use tokio::{
     sync::Notify,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 
+use self::pace::Pace;
 use crate::{config::Limits, end::End, protocol::y_websocket, session::Session};
 
 /// The longest time without a frame to the client. Clients drop a socket after 30 seconds.
@@ -58,42 +61,65 @@ pub async fn close(mut socket: WebSocket, end: End) -> End {
 }
 
 async fn read(stream: &mut SplitStream<WebSocket>, session: &Session, ping: &Notify, limits: &Limits) -> End {
+    // The clock is read once for each frame.
+    let mut heard = Instant::now();
+    let mut pace = Pace::new(limits, heard);
+    // None where that is no longer waited for, or may take for ever.
+    let mut first_message_before = heard.checked_add(limits.first_message_within);
     loop {
-        let frame = match next_frame(stream, ping).await {
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => return end_of(error, limits),
-            None => return End::Left,
+        let next = next_frame(stream, ping, heard);
+        let next = match first_message_before {
+            Some(before) => timeout_at(before, next).await,
+            None => Ok(next.await),
         };
-        let messages = match frame {
-            Frame::Binary(bytes) => y_websocket::read(&bytes),
+        let frame = match next {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(error))) => return end_of(error, limits),
+            Ok(None) => return End::Left,
+            Err(_) => return End::Silent,
+        };
+        heard = Instant::now();
+        let (bytes, messages) = match &frame {
+            Frame::Binary(bytes) => (bytes.len(), y_websocket::read(bytes)),
+            Frame::Ping(bytes) | Frame::Pong(bytes) => (bytes.len(), Ok(Vec::new())),
             Frame::Text(_) => return End::Refused("text frame: messages are binary".to_owned()),
             Frame::Close(_) => return End::Left,
-            Frame::Ping(_) | Frame::Pong(_) => continue,
         };
-        match messages {
-            Ok(messages) => {
-                for message in messages {
-                    if let Err(end) = session.receive(message).await {
-                        return end;
-                    }
-                }
-            }
+        let messages = match messages {
+            Ok(messages) => messages,
             Err(error) => return End::Refused(error.to_string()),
+        };
+        if !messages.is_empty() {
+            first_message_before = None;
+        }
+        // A frame without a message costs as much as one with.
+        let rest = match pace.note(messages.len().max(1), bytes, heard) {
+            Ok(rest) => rest,
+            Err(end) => return end,
+        };
+        for message in messages {
+            if let Err(end) = session.receive(message).await {
+                return end;
+            }
+        }
+        if let Some(until) = rest {
+            sleep_until(until).await;
         }
     }
 }
 
-/// The next frame; none where the client is lost or has closed the connection.
+/// The next frame of a client that was heard of last at this time; none where it is lost or has closed the connection.
 async fn next_frame(
     stream: &mut SplitStream<WebSocket>,
     ping: &Notify,
+    heard: Instant,
 ) -> Option<Result<Frame, axum::Error>> {
-    let since = Instant::now();
-    if let Ok(frame) = timeout_at(since + PING_AFTER, stream.next()).await {
+    if let Ok(frame) = timeout_at(heard + PING_AFTER, stream.next()).await {
         return frame;
     }
     ping.notify_one();
-    timeout_at(since + LOST_AFTER, stream.next()).await.unwrap_or(None)
+    // From now on: where it was not read for long, it must still have the time to answer.
+    timeout(LOST_AFTER - PING_AFTER, stream.next()).await.unwrap_or(None)
 }
 
 /// Why reading failed, as an end: a frame over the limit is the client's fault, all else is a lost socket.

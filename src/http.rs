@@ -1,11 +1,14 @@
 //! The router: every route of the server on one screen.
 
+mod address;
+pub(crate) mod admission;
 mod authorize;
 #[cfg(feature = "demo")]
 mod demo;
 mod documents;
 mod error;
 mod health;
+pub(crate) mod listener;
 mod raw;
 mod sessions;
 mod socket;
@@ -18,6 +21,7 @@ use axum::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::admission::Admission;
 use crate::{
     access::{origins::Origins, tokens::Tokens},
     backend::Backend,
@@ -39,6 +43,8 @@ pub(crate) struct Shared {
     pub tokens: Option<Arc<Tokens>>,
     /// From which pages browsers may connect.
     pub origins: Arc<Origins>,
+    /// Who is let in.
+    pub admission: Arc<Admission>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The WebSockets, so that a stop can wait for their close frames.

@@ -36,12 +36,13 @@
 //!
 //! # Embedding
 //!
-//! [`Server::router`] is an axum router like any other:
+//! [`Server::router`] is an axum router like any other. Told who connects, it keeps to the limits per address:
 //!
 //! ```no_run
 //! # async fn run() -> anyhow::Result<()> {
 //! let server = quire::Server::new(&quire::config::Config::default())?;
 //! let app = axum::Router::new().merge(server.router());
+//! let app = app.into_make_service_with_connect_info::<std::net::SocketAddr>();
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
 //! axum::serve(listener, app).with_graceful_shutdown(async { drop(tokio::signal::ctrl_c().await) }).await?;
 //! server.shutdown().await?;
@@ -82,14 +83,14 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, serve::ListenerExt};
+use axum::Router;
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Handle, Runtime},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
     access::{
@@ -105,6 +106,7 @@ use crate::{
         },
     },
     config::{Config, Limits},
+    http::admission::Admission,
     hub::Hub,
     metrics::Metrics,
 };
@@ -121,6 +123,7 @@ pub struct Server {
     limits: Arc<Limits>,
     tokens: Option<Arc<Tokens>>,
     origins: Arc<Origins>,
+    admission: Arc<Admission>,
     metrics: Arc<Metrics>,
     connections: TaskTracker,
     stopping: CancellationToken,
@@ -154,9 +157,6 @@ pub enum StopError {
     /// The backend could not be closed.
     #[error(transparent)]
     Backend(#[from] BackendError),
-    /// The listener failed.
-    #[error("cannot accept connections: {0}")]
-    Listener(#[from] io::Error),
 }
 
 impl Server {
@@ -181,9 +181,11 @@ impl Server {
             runtime.spawn(async move { tokens.prepare().await });
         }
         let origins = Arc::new(Origins::new(authentication));
+        let metrics = Arc::<Metrics>::default();
+        let admission = Arc::new(Admission::new(limits.clone(), authentication, metrics.clone()));
         let (connections, stopping) = (TaskTracker::new(), CancellationToken::new());
-        let (metrics, runtime) = (Arc::default(), Some(runtime));
-        Ok(Self { hub, backend, limits, tokens, origins, metrics, connections, stopping, runtime })
+        let runtime = Some(runtime);
+        Ok(Self { hub, backend, limits, tokens, origins, admission, metrics, connections, stopping, runtime })
     }
 
     /// The runtime of the server's threads, for programs that have none of their own.
@@ -200,6 +202,7 @@ impl Server {
             limits: self.limits.clone(),
             tokens: self.tokens.clone(),
             origins: self.origins.clone(),
+            admission: self.admission.clone(),
             metrics: self.metrics.clone(),
             connections: connections.clone(),
             stopping: stopping.clone(),
@@ -212,25 +215,17 @@ impl Server {
         listener: TcpListener,
         stop: impl Future<Output = ()>,
     ) -> Result<(), StopError> {
-        let listener = listener.tap_io(|socket| {
-            // Small frames must not wait for each other (Nagle's algorithm and delayed acknowledgements).
-            if let Err(error) = socket.set_nodelay(true) {
-                warn!(%error, "a socket keeps delaying small frames");
-            }
-        });
-        let serving = axum::serve(listener, self.router())
-            .with_graceful_shutdown(self.stopping.clone().cancelled_owned())
-            .into_future();
+        let serving =
+            http::listener::serve(listener, self.router(), self.admission.clone(), self.stopping.clone());
         tokio::pin!(serving);
         tokio::select! {
-            served = &mut serving => return Ok(served?),
+            () = &mut serving => return Ok(()),
             () = stop => info!("stopping"),
         }
         self.stopping.cancel();
         let (stopped, served) = tokio::join!(self.shutdown(), timeout(STOP_WITHIN, &mut serving));
         stopped?;
-        served.map_err(|_| StopError::Deadline)??;
-        Ok(())
+        served.map_err(|_| StopError::Deadline)
     }
 
     /// Refuses new sessions, closes the open ones with 1012, saves everything and closes the backend.

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Task::Token(request) => return print_token(request),
     };
     log_to_stderr(&config);
+    allow_many_files(&config);
     match run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -77,6 +78,24 @@ fn run(config: &Config) -> anyhow::Result<()> {
         info!("everything is saved");
         Ok(())
     })
+}
+
+/// Every connection is an open file, and most systems allow far fewer of them than they can unless they are asked.
+fn allow_many_files(config: &Config) {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(files) => {
+            let connections = config.limits.connections;
+            let too_few = usize::try_from(files).is_ok_and(|files| files <= connections);
+            if too_few && connections != usize::MAX {
+                warn!(
+                    files,
+                    connections,
+                    "this system allows fewer open files (ulimit -n) than there may be connections"
+                );
+            }
+        }
+        Err(error) => warn!(%error, "the system's limit of open files stays as it is"),
+    }
 }
 
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {

@@ -36,6 +36,8 @@ impl Quire {
         let mut process = Command::new(env!("CARGO_BIN_EXE_quire"))
             .args(["--listen", "127.0.0.1:0", "--data"])
             .arg(folder.path())
+            // What is measured is how fast it can be, not how fast one client may be.
+            .args(["--max-messages", "0", "--max-bytes", "0"])
             .args(arguments)
             .stderr(Stdio::piped())
             .spawn()

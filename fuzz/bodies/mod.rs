@@ -65,7 +65,7 @@ pub fn state_vector(bytes: &[u8]) {
 pub fn awareness(bytes: &[u8]) {
     let Ok(states) = presence::read(bytes) else { return };
     assert_eq!(presence::read(&presence::write(&states)), Ok(states.clone()));
-    let mut presence = Presence::new(presence::Bounds::default());
+    let mut presence = Presence::new(presence::Bounds { clients: 10_000, state_bytes: 64 * 1024 });
     let seconds = core::time::Duration::from_secs;
     for (second, half) in states.chunks(states.len().div_ceil(2).max(1)).enumerate() {
         for session in [SessionId(1), SessionId(2)] {

@@ -1,11 +1,11 @@
 //! How much is taken from clients: each limit with its flag, its unit and its value unless told otherwise. No limit
-//! is `usize::MAX`.
+//! is `usize::MAX`, or `Duration::MAX`.
 
 use std::time::Duration;
 
 use clap::Args;
 
-use super::values::{bytes, count, seconds};
+use super::values::{bytes, count, seconds_at_most};
 
 /// How much is taken from clients.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -31,7 +31,7 @@ pub struct Limits {
     /// Most WebSocket connections of one user, on all nodes together
     #[arg(id = "max-connections-per-user", long, env = "QUIRE_MAX_CONNECTIONS_PER_USER", value_name = "COUNT", default_value = "5", value_parser = count)]
     pub connections_per_user: usize,
-    /// Most TCP connections from one address to this node; a trusted proxy's own are not counted
+    /// Most WebSocket connections from one address to this node, and as many others; a trusted proxy's own are not counted
     #[arg(id = "max-connections-per-address", long, env = "QUIRE_MAX_CONNECTIONS_PER_ADDRESS", value_name = "COUNT", default_value = "1000", value_parser = count)]
     pub connections_per_address: usize,
     /// Most new WebSocket connections from one address per second, ten times as many at once
@@ -50,7 +50,7 @@ pub struct Limits {
     #[arg(id = "max-bytes", long, env = "QUIRE_MAX_BYTES", value_name = "BYTES PER SECOND", default_value = "4MiB", value_parser = bytes)]
     pub bytes_per_second: usize,
     /// How long a connection may take to its first message
-    #[arg(id = "first-message-within", long, env = "QUIRE_FIRST_MESSAGE_WITHIN", value_name = "SECONDS", default_value = "20", value_parser = seconds)]
+    #[arg(id = "first-message-within", long, env = "QUIRE_FIRST_MESSAGE_WITHIN", value_name = "SECONDS", default_value = "20", value_parser = seconds_at_most)]
     pub first_message_within: Duration,
 }
 

@@ -10,6 +10,11 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     text.parse().map(Duration::from_secs).map_err(|_| "a number of seconds is needed, such as 30".to_owned())
 }
 
+/// A whole number of seconds that something may take; 0 is for ever.
+pub(super) fn seconds_at_most(text: &str) -> Result<Duration, String> {
+    seconds(text).map(|time| if time.is_zero() { Duration::MAX } else { time })
+}
+
 /// A number of bytes, also as `16MiB`; 0 is none, and means no limit.
 pub(super) fn bytes(text: &str) -> Result<usize, String> {
     let size: ByteSize =
@@ -46,6 +51,14 @@ pub(super) fn of_file(value: toml::Value) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seconds_are_whole_and_zero_is_no_limit() {
+        assert_eq!(seconds("0"), Ok(Duration::ZERO));
+        assert_eq!(seconds_at_most("0"), Ok(Duration::MAX));
+        assert_eq!(seconds_at_most("20"), Ok(Duration::from_secs(20)));
+        assert!(seconds_at_most("-1").is_err() && seconds_at_most("soon").is_err());
+    }
 
     #[test]
     fn bytes_have_units_and_zero_is_no_limit() {

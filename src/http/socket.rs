@@ -1,10 +1,12 @@
 //! WebSockets: the upgrade, and the way to the document that the client asks for.
 
-use std::time::SystemTime;
+use std::{net::SocketAddr, time::SystemTime};
 
 use axum::{
+    Extension,
     extract::{
-        Query, State, WebSocketUpgrade, rejection::QueryRejection, ws::rejection::WebSocketUpgradeRejection,
+        ConnectInfo, Query, State, WebSocketUpgrade, rejection::QueryRejection,
+        ws::rejection::WebSocketUpgradeRejection,
     },
     http::{HeaderMap, Uri},
     response::{IntoResponse, Response},
@@ -56,6 +58,8 @@ pub(crate) async fn y_websocket(
     State(shared): State<Shared>,
     options: Result<Query<Options>, QueryRejection>,
     uri: Uri,
+    // Not there where an embedding program does not tell it.
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
@@ -75,6 +79,11 @@ pub(crate) async fn y_websocket(
     if shared.stopping.is_cancelled() {
         return Problem::unavailable(Stopping).into_response();
     }
+    let peer = peer.map(|Extension(ConnectInfo(peer))| peer.ip());
+    let place = match shared.admission.admit_websocket(peer, &headers) {
+        Ok(place) => place,
+        Err(refusal) => return refusal.into_response(),
+    };
     let terms = match refuse_origin(&shared.origins, &headers) {
         Some(reason) => Err(End::Forbidden(reason)),
         None => allowed(access(&shared, &headers, &uri).await, &name, options.echo.is_some()),
@@ -107,6 +116,7 @@ pub(crate) async fn y_websocket(
             };
             metrics.session_ended(&end);
             info!(code = end.code(), reason = end.reason(), "left");
+            drop(place);
         };
         connections.track_future(serve.instrument(span))
     })

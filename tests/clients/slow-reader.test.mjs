@@ -33,14 +33,17 @@ const ON_THE_WAY = 8 * MB
 /** The allocator gives back at once what is freed, so that the process has what it needs and no more. */
 const FRUGAL = { MIMALLOC_PURGE_DELAY: '0' }
 
+/** The author writes in seconds what nobody writes in an hour. */
+const UNLIMITED = ['--max-bytes', '0']
+
 const SYNC = 0
 
 story('who stops reading gets one diff for what she missed', async ({ serve, visit, afterwards }) => {
   // Twice, because a snapshot that is being checked at one moment or another is a second copy of the document.
-  const alone = async () => growth(await serve({ variables: FRUGAL }), visit)
+  const alone = async () => growth(await serve({ flags: UNLIMITED, variables: FRUGAL }), visit)
   const growthWithout = Math.max(await alone(), await alone())
 
-  const server = await serve({ variables: FRUGAL })
+  const server = await serve({ flags: UNLIMITED, variables: FRUGAL })
   const sleeper = await Sleeper.joins(server, 'notes')
   afterwards(() => sleeper.leaves())
   let author

@@ -14,9 +14,12 @@ const BURST = 500
 /** Bytes that may wait in the typist's own socket: beyond it she would outrun her own line, not the server. */
 const AHEAD = 1 << 20
 
+/** She types for an hour in a few seconds, which nobody may. */
+const UNLIMITED = ['--max-messages', '0', '--max-bytes', '0']
+
 story('a paper of 259,778 edits arrives whole', async ({ serve, visit }) => {
   const { txns, endContent } = await trace('automerge-paper')
-  const server = await serve()
+  const server = await serve({ flags: UNLIMITED })
   const author = await visit(server, 'paper')
   const reader = await visit(server, 'paper')
 
@@ -32,7 +35,7 @@ story('a paper of 259,778 edits arrives whole', async ({ serve, visit }) => {
 
 story('two friends who typed at the same time end in one text', async ({ serve, visit }) => {
   const { updates, ending } = separately(await trace('friendsforever'))
-  const server = await serve()
+  const server = await serve({ flags: UNLIMITED })
   const friends = [await visit(server, 'friends'), await visit(server, 'friends')]
 
   await Promise.all(friends.map(async (friend, agent) => {

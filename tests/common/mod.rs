@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
-    tungstenite::{Message as Frame, protocol::CloseFrame},
+    tungstenite::{self, Message as Frame, client::IntoClientRequest, protocol::CloseFrame},
 };
 use yrs::{
     Doc, GetString, OffsetKind, Options, ReadTxn, StateVector, Text, TextRef, Transact, Update, WriteTxn,
@@ -146,8 +146,32 @@ pub struct Raw {
 impl Raw {
     /// Connects to `/ws/` and what follows it.
     pub async fn connect(server: &TestServer, rest: &str) -> Self {
-        let (socket, _) = within(connect_async(format!("ws://{}/ws/{rest}", server.address))).await.unwrap();
-        Self { socket }
+        Self::try_connect(server, rest, &[]).await.unwrap_or_else(|refusal| panic!("{}", refusal.text()))
+    }
+
+    /// Connects with further headers; gives the answer back where that is no WebSocket.
+    pub async fn try_connect(
+        server: &TestServer,
+        rest: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, Response> {
+        let mut request = format!("ws://{}/ws/{rest}", server.address).into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().append(*name, value.parse().unwrap());
+        }
+        match within(connect_async(request)).await {
+            Ok((socket, _)) => Ok(Self { socket }),
+            Err(tungstenite::Error::Http(answer)) => {
+                let head = answer.headers().iter();
+                let head = head.map(|(name, value)| format!("{name}: {}\n", value.to_str().unwrap()));
+                Err(Response {
+                    status: answer.status().as_u16(),
+                    head: head.collect(),
+                    body: answer.into_body().unwrap_or_default(),
+                })
+            }
+            Err(error) => panic!("no answer but {error}"),
+        }
     }
 
     pub async fn send(&mut self, bytes: impl Into<Vec<u8>>) {
@@ -189,6 +213,12 @@ impl Raw {
     pub async fn hears_nothing_more(&mut self) {
         self.send([3]).await;
         assert!(matches!(self.hears().await, Message::Awareness(_)), "something came before the answer");
+    }
+
+    /// Asks who is here, and waits for the answer.
+    pub async fn is_answered(&mut self) {
+        self.send([3]).await;
+        while !matches!(self.hears().await, Message::Awareness(_)) {}
     }
 
     /// Takes the greeting, gives nothing, and has everything.

@@ -1,0 +1,109 @@
+//! The server's own listener: takes TCP connections, and gives each request its peer's address. Unlike `axum::serve`
+//! it does not wait for ever for a request that does not come.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{ConnectInfo, Request},
+};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, warn};
+
+use super::admission::Admission;
+
+/// How long a request's headers may take, and how long a kept connection may wait for the next request.
+const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+/// How large a request's headers may be: room for a token and a thousand bytes of a name, percent-encoded.
+const MAX_HEADER_BYTES: usize = 64 * 1024;
+/// How long the listener rests where it cannot take connections, as without free file descriptors.
+const REST: Duration = Duration::from_millis(500);
+/// How long a request that is under way when the server stops may take: less than the stop itself may.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(7);
+
+/// Serves a listener until the server stops and everything that was asked is answered.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    admission: Arc<Admission>,
+    stopping: CancellationToken,
+) {
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stopping.cancelled() => break,
+        };
+        match accepted {
+            // Who is not let in has been counted. No answer: he would have to be waited for until he has asked.
+            Ok((socket, peer)) => {
+                if let Ok(place) = admission.admit_socket(peer.ip()) {
+                    let (router, stopping) = (router.clone(), stopping.clone());
+                    connections.spawn(async move {
+                        serve_connection(socket, peer, router, stopping).await;
+                        // A WebSocket has a place of its own by now.
+                        drop(place);
+                    });
+                }
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                warn!(%error, "cannot take connections at the moment");
+                sleep(REST).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+/// Whether an error of the listener says that a connection ended before it was taken.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// Answers requests until the client has no more, or its connection becomes a WebSocket.
+async fn serve_connection(socket: TcpStream, peer: SocketAddr, router: Router, stopping: CancellationToken) {
+    // Small frames must not wait for each other (Nagle's algorithm and delayed acknowledgements).
+    if let Err(error) = socket.set_nodelay(true) {
+        warn!(%error, "a socket keeps delaying small frames");
+    }
+    let routes = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        routes.call(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_WITHIN)
+        .max_header_size(MAX_HEADER_BYTES)
+        .serve_connection(TokioIo::new(socket), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    let served = tokio::select! {
+        served = &mut connection => served,
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            // A time-out: somebody has asked half a question, or does not take his answer.
+            timeout(ANSWERED_WITHIN, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = served {
+        debug!(%error, "a connection broke");
+    }
+}
