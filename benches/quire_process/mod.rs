@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each benchmark uses its own part")]
 
+pub mod typists;
+
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
@@ -13,7 +15,13 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async_with_config,
+    tungstenite::{Error, protocol::WebSocketConfig},
+};
+
+/// Limits are for the server as people run it, not for one in which a tool looks for errors.
+pub const AS_SHIPPED: bool = cfg!(feature = "mimalloc");
 
 /// A server process on a folder of its own.
 pub struct Quire {
@@ -59,13 +67,20 @@ impl Quire {
 
     /// How many documents it has in memory.
     pub async fn open_documents(&self) -> usize {
-        let mut socket = TcpStream::connect(&self.address).await.expect("a connection");
-        let request = "GET /readyz HTTP/1.1\r\nHost: quire\r\nConnection: close\r\n\r\n";
-        socket.write_all(request.as_bytes()).await.expect("an open connection");
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).await.expect("an answer");
+        let answer = String::from_utf8(self.get("/readyz").await).expect("UTF-8");
         let number = answer.split("\"documents\":").nth(1).and_then(|rest| rest.split([',', '}']).next());
         number.and_then(|number| number.parse().ok()).expect("a number")
+    }
+
+    /// What it answers, without the head of the answer.
+    pub async fn get(&self, path: &str) -> Vec<u8> {
+        let mut socket = TcpStream::connect(&self.address).await.expect("a connection");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: quire\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.expect("an open connection");
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).await.expect("an answer");
+        let head = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
+        answer.split_off(head + 4)
     }
 
     /// Stops it in good order.
@@ -110,12 +125,16 @@ pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Opens a document.
 pub async fn join(quire: &Quire, document: &str) -> Socket {
-    let (socket, _) =
-        connect_async(format!("ws://{}/ws/{document}", quire.address)).await.expect("a connection");
-    if let MaybeTlsStream::Plain(stream) = socket.get_ref() {
-        stream.set_nodelay(true).expect("no delay");
-    }
-    socket
+    try_join(&quire.address, document).await.expect("a connection")
+}
+
+/// Opens a document of the server at this address, where it lets us.
+pub async fn try_join(address: &str, document: &str) -> Result<Socket, Error> {
+    // Browsers take frames of any size, and a diff is one frame.
+    let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
+    let url = format!("ws://{address}/ws/{document}");
+    let (socket, _) = connect_async_with_config(url, Some(config), true).await?;
+    Ok(socket)
 }
 
 /// The update with which a client inserts a letter behind its last one.

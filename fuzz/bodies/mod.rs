@@ -11,16 +11,21 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use quire::{
+    backend::{
+        Position,
+        redis::envelope::{self, Envelope, Stamp, Words},
+    },
     lib0::Reader,
+    name::{DocumentName, MAX_NAME_BYTES, NameError},
     presence::{self, Presence, SessionId},
-    protocol::{self, Message, y_websocket},
+    protocol::{self, Message, relay, y_websocket},
     record::{Record, read_snapshot, write_snapshot},
     state_vector::StateVector,
     update::Update,
 };
 use yrs::updates::decoder::Decode;
 
-use self::victim::Victim;
+use self::{choices::Choices, victim::Victim};
 
 /// Updates of one session of real clients, in causal order, each with its length in front.
 pub const SESSION: &[u8] = include_bytes!("../../tests/data/fuzz/session");
@@ -29,12 +34,15 @@ pub const SESSION: &[u8] = include_bytes!("../../tests/data/fuzz/session");
 pub type Body = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Body); 7] = [
+pub const TARGETS: [(&str, Body); 10] = [
     ("update", update),
     ("state_vector", state_vector),
     ("awareness", awareness),
     ("message", message),
     ("record", record),
+    ("name", name),
+    ("envelope", envelope),
+    ("relayed", relayed),
     ("document", document),
     ("mutated", mutated),
 ];
@@ -105,6 +113,70 @@ pub fn record(bytes: &[u8]) {
         let written = write_snapshot(&update).expect("memory takes everything");
         assert_eq!(read_snapshot(&written), Ok(update));
     }
+}
+
+/// The door for names: as they stand in a path, and decoded.
+pub fn name(bytes: &[u8]) {
+    // Percent-encoded as a whole, any bytes can stand in a path.
+    let encoded: String = bytes.iter().map(|byte| format!("%{byte:02x}")).collect();
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        assert_eq!(DocumentName::from_path(&encoded), Err(NameError::NotUtf8));
+        return;
+    };
+    let decoded = DocumentName::new(text);
+    assert_eq!(DocumentName::from_path(&encoded), decoded);
+    if let Ok(name) = &decoded {
+        assert_eq!(name.as_str(), text);
+    }
+    for name in [decoded, DocumentName::from_path(text)].into_iter().flatten() {
+        assert_eq!(DocumentName::new(name.as_str()).as_ref(), Ok(&name));
+        assert_eq!(name.to_string(), name.as_str());
+        assert!((1..=MAX_NAME_BYTES).contains(&name.as_str().len()));
+        assert!(!name.as_str().contains(char::is_control));
+    }
+}
+
+/// The readers of what stands in a log and on a channel of Redis; and an envelope that the bytes choose.
+pub fn envelope(bytes: &[u8]) {
+    let bytes = Bytes::copy_from_slice(bytes);
+    if let Some(read) = Envelope::read(bytes.clone()) {
+        assert_eq!(Envelope::read(read.write()), Some(read));
+    }
+    if let Some((position, rest)) = envelope::split_message(bytes.clone()) {
+        let id = position.map_or_else(String::new, |Position { epoch, number }| format!("{epoch}-{number}"));
+        let again = [id.as_bytes(), b"|", &rest].concat();
+        assert_eq!(envelope::split_message(again.into()), Some((position, rest)));
+    }
+    let mut choices = Choices::new(&bytes);
+    let kind = choices.below(4);
+    let mut number = || u64::from_be_bytes([(); 8].map(|()| choices.byte()));
+    let stamp = Stamp { run: number(), number: number() };
+    let (one, other) = (number(), number());
+    let words = match kind {
+        0 => Words::Record(bytes),
+        1 => Words::Notice,
+        2 => Words::Head(Position { epoch: one, number: other }),
+        _ => Words::Told(one, bytes),
+    };
+    let chosen = Envelope { stamp, words };
+    assert_eq!(Envelope::read(chosen.write()), Some(chosen.clone()));
+    let begins_as_record = chosen.write().starts_with(&envelope::begin_record(stamp));
+    assert_eq!(begins_as_record, matches!(chosen.words, Words::Record(_)));
+}
+
+/// The reader of what nodes tell each other beside the log, and how many states are told.
+pub fn relayed(bytes: &[u8]) {
+    let Ok(read) = relay::Relayed::read(bytes) else { return };
+    assert_eq!(relay::Relayed::read(&read.write()), Ok(read.clone()));
+    let relay::Relayed::Awareness(states) = read else { return };
+    let mut told = Vec::new();
+    for message in relay::awareness(states.clone()) {
+        let bytes = message.write().len();
+        let relay::Relayed::Awareness(some) = message else { panic!("{message:?} tells no states") };
+        assert!(!some.is_empty() && (some.len() == 1 || bytes <= 32 * 1024), "{bytes} bytes in one message");
+        told.extend(some);
+    }
+    assert_eq!(told, states);
 }
 
 /// Sequences of updates that are nearly right, into one document: the bytes choose what is in them.

@@ -1,3 +1,5 @@
+//! The fuzz target `awareness`; what it does with the bytes stands in `bodies`.
+
 #![no_main]
 
 #[path = "../bodies/mod.rs"]

@@ -1,3 +1,5 @@
+//! The fuzz target `mutated`; what it does with the bytes stands in `bodies`.
+
 #![no_main]
 
 #[path = "../bodies/mod.rs"]

@@ -3,6 +3,7 @@
 //
 //   node sessions.mjs <first seed> <count>    prints the sessions, one JSON object in a line
 //   node sessions.mjs seeds <folder>          writes inputs for the fuzz targets (fuzz/)
+//   node sessions.mjs frames <file>           writes the frames that benches/mutated.rs changes
 
 import assert from 'node:assert/strict'
 import { mkdirSync, writeFileSync } from 'node:fs'
@@ -371,18 +372,31 @@ function session(seed, small = false) {
   return { seed, updates: middle.log, ...ending }
 }
 
+const framed = (updates) => encoding.encode((encoder) => {
+  for (const update of updates) encoding.writeVarUint8Array(encoder, update)
+})
+
+const message = (kinds, bytes) => encoding.encode((encoder) => {
+  for (const kind of kinds) encoding.writeVarUint(encoder, kind)
+  encoding.writeVarUint8Array(encoder, bytes)
+})
+
+/** What a client says of itself whose document has this id. */
+function presenceOf(clientID, cursor) {
+  const doc = new Y.Doc()
+  doc.clientID = clientID
+  const awareness = new Awareness(doc)
+  awareness.setLocalState({ user: { name: 'Ada', color: '#30bced' }, cursor })
+  const states = encodeAwarenessUpdate(awareness, [clientID])
+  awareness.destroy()
+  return states
+}
+
 function writeSeeds(folder) {
   const write = (target, name, bytes) => {
     mkdirSync(join(folder, target), { recursive: true })
     writeFileSync(join(folder, target, name), bytes)
   }
-  const framed = (updates) => encoding.encode((encoder) => {
-    for (const update of updates) encoding.writeVarUint8Array(encoder, update)
-  })
-  const message = (kinds, bytes) => encoding.encode((encoder) => {
-    for (const kind of kinds) encoding.writeVarUint(encoder, kind)
-    encoding.writeVarUint8Array(encoder, bytes)
-  })
   for (let seed = 0; seed < 40; seed += 1) {
     const { updates, state } = session(seed, true)
     const whole = Buffer.from(state, 'base64')
@@ -397,21 +411,34 @@ function writeSeeds(folder) {
     write('state_vector', `${seed}`, vector)
     write('message', `step-1-${seed}`, message([0, 0], vector))
     write('message', `step-2-${seed}`, message([0, 1], whole))
-    const awareness = new Awareness(new Y.Doc())
-    awareness.setLocalState({ user: { name: 'Ada', color: '#30bced' }, cursor: seed })
-    const states = encodeAwarenessUpdate(awareness, [awareness.clientID])
-    awareness.destroy()
+    const states = presenceOf(1_000 + seed, seed)
     write('awareness', `${seed}`, states)
     write('message', `awareness-${seed}`, message([1], states))
+    write('relayed', `awareness-${seed}`, Buffer.concat([Buffer.from([1]), states]))
     // Format 1, a time, the lengths of the updates, and the updates.
     const short = updates.filter((update) => update.length < 251).slice(0, 20)
     write('record', `${seed}`, Buffer.concat([Buffer.from([1, 7, short.length, ...short.map((update) => update.length)]), ...short]))
   }
 }
 
+/** Twelve sessions as their frames went over the wire: greeting, presence, edits, and in the end all of it at once. */
+function writeFrames(file) {
+  const frames = []
+  for (let seed = 0; seed < 12; seed += 1) {
+    const { updates, state } = session(seed, true)
+    const whole = Buffer.from(state, 'base64')
+    frames.push(message([0, 0], new Uint8Array([0])), message([1], presenceOf(1_000 + seed, seed)))
+    frames.push(...updates.map((update) => message([0, 2], update)), encoding.encode((encoder) => encoding.writeVarUint(encoder, 3)))
+    frames.push(message([0, 0], Y.encodeStateVectorFromUpdate(whole)), message([0, 1], whole))
+  }
+  writeFileSync(file, framed(frames))
+}
+
 const [first, second] = process.argv.slice(2)
 if (first === 'seeds') {
   writeSeeds(second)
+} else if (first === 'frames') {
+  writeFrames(second)
 } else {
   for (let seed = Number(first); seed < Number(first) + Number(second); seed += 1) {
     const { updates, ...ending } = session(seed)
