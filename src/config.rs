@@ -17,7 +17,7 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, 
 use crate::level::Level;
 
 pub use self::{
-    authentication::{Authentication, Secret},
+    authentication::{Authentication, OWN_ISSUER, Secret},
     limits::Limits,
 };
 

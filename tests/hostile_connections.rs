@@ -45,7 +45,7 @@ async fn a_request_that_comes_byte_by_byte_is_given_up_and_others_are_served() {
     let address = server.address.clone();
     let slow = tokio::spawn(async move {
         let mut socket = TcpStream::connect(address).await.unwrap();
-        socket.write_all(b"GET /ws/letter HTTP/1.1\r\nHost: quire\r\nX-Slow: ").await.unwrap();
+        socket.write_all(b"GET /ws/letter HTTP/1.1\r\nHost: localhost\r\nX-Slow: ").await.unwrap();
         loop {
             // An error: it was given up.
             if socket.write_all(b"a").await.is_err() {
@@ -75,7 +75,7 @@ async fn a_request_that_comes_byte_by_byte_is_given_up_and_others_are_served() {
 async fn headers_without_end_are_refused() {
     let server = TestServer::start().await;
     let mut socket = TcpStream::connect(&server.address).await.unwrap();
-    socket.write_all(b"GET /healthz HTTP/1.1\r\nHost: quire\r\n").await.unwrap();
+    socket.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n").await.unwrap();
     let mut sent = 0;
     let line = format!("X-Long: {}", "a".repeat(8_000));
     // An error: it is refused.
@@ -187,7 +187,7 @@ fn memory() -> u64 {
 async fn idle_socket(server: &TestServer, document: &str) -> TcpStream {
     let mut socket = TcpStream::connect(&server.address).await.unwrap();
     let request = format!(
-        "GET /ws/{document} HTTP/1.1\r\nHost: quire\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        "GET /ws/{document} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     );
     // The frame is masked with zeros.

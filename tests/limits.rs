@@ -137,8 +137,9 @@ async fn an_address_keeps_only_so_many_sockets_that_ask_nothing() {
         loop {
             let mut socket = TcpStream::connect(&server.address).await.unwrap();
             // Errors: it is not let in yet.
-            let _ =
-                socket.write_all(b"GET /metrics HTTP/1.1\r\nHost: quire\r\nConnection: close\r\n\r\n").await;
+            let _ = socket
+                .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                .await;
             let mut answer = String::new();
             let _ = socket.read_to_string(&mut answer).await;
             if answer.starts_with("HTTP/1.1 200") {
@@ -149,7 +150,7 @@ async fn an_address_keeps_only_so_many_sockets_that_ask_nothing() {
     };
     let metrics = within(counted).await;
     assert!(metrics.contains("quire_refusals_total{limit=\"max-connections-per-address\"}"), "{metrics}");
-    silent[0].write_all(b"Host: quire\r\n\r\n").await.unwrap();
+    silent[0].write_all(b"Host: localhost\r\n\r\n").await.unwrap();
     let mut answer = [0; 12];
     within(silent[0].read_exact(&mut answer)).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 200");

@@ -216,15 +216,15 @@ async fn nodes_and_connections_are_counted_while_they_live() {
     let redis = RedisServer::start();
     let link = Node::on(&redis.url()).await.link;
     let (one, two) = (0xfedc_ba98_7654_3210, 2);
-    assert_eq!(link.lease(one).await.unwrap(), Leases { was_there: false, live: vec![one] });
+    assert_eq!(link.lease(one).await.unwrap(), Leases { times: 1, live: vec![one] });
     let mut live = link.lease(two).await.unwrap().live;
     live.sort();
     assert_eq!(live, [two, one]);
     redis.cli(&["DEL", "quire:{nodes}:2"]);
-    let leases = Leases { was_there: true, live: vec![one] };
+    let leases = Leases { times: 2, live: vec![one] };
     assert_eq!(link.lease(one).await.unwrap(), leases, "a lease that ran out");
     redis.cli(&["FLUSHALL"]);
-    let leases = Leases { was_there: false, live: vec![one] };
+    let leases = Leases { times: 1, live: vec![one] };
     assert_eq!(link.lease(one).await.unwrap(), leases, "all is forgotten");
     link.end_lease(one).await.unwrap();
     assert_eq!(redis.cli(&["KEYS", "*nodes*"]), "");

@@ -75,7 +75,7 @@ impl Quire {
     /// What it answers, without the head of the answer.
     pub async fn get(&self, path: &str) -> Vec<u8> {
         let mut socket = TcpStream::connect(&self.address).await.expect("a connection");
-        let request = format!("GET {path} HTTP/1.1\r\nHost: quire\r\nConnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         socket.write_all(request.as_bytes()).await.expect("an open connection");
         let mut answer = Vec::new();
         socket.read_to_end(&mut answer).await.expect("an answer");

@@ -148,8 +148,15 @@ impl Known {
 }
 
 impl Set {
+    /// Fetches the set, unless it is there.
+    pub(super) async fn prepare(&self) {
+        if self.known.load().at.is_none() {
+            self.refresh().await;
+        }
+    }
+
     /// Looks at the set again, unless somebody has just done so. What cannot be had or read leaves it as it is.
-    pub(super) async fn refresh(&self) {
+    async fn refresh(&self) {
         let _fetching = self.fetching.lock().await;
         {
             let mut asked = self.asked.lock().expect("nothing panics while it holds this lock");

@@ -12,10 +12,8 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 
 use super::{Claims, Rule};
-use crate::config::{Secret, TokenRequest};
+use crate::config::{OWN_ISSUER, Secret, TokenRequest};
 
-/// What the server's own tokens say as `iss`.
-pub const ISSUER: &str = "quire";
 /// How the server's own tokens are signed.
 pub(super) const ALGORITHM: Algorithm = Algorithm::HS256;
 /// Where the secret stands in the data folder.
@@ -92,7 +90,7 @@ fn create(path: &Path) -> io::Result<String> {
 /// A token that says this for so long from now.
 pub fn sign(secret: &Secret, claims: Claims, ttl: Duration) -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let claims = Claims { iss: Some(ISSUER.to_owned()), exp: (now + ttl).as_secs(), ..claims };
+    let claims = Claims { iss: Some(OWN_ISSUER.to_owned()), exp: (now + ttl).as_secs(), ..claims };
     let key = EncodingKey::from_secret(secret.expose().as_bytes());
     encode(&Header::new(ALGORITHM), &claims, &key).expect("texts and numbers can be signed with a secret")
 }

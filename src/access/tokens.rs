@@ -14,7 +14,7 @@ use super::{
     keys::{Key, KeyError, Keys},
     own::{self, SecretError},
 };
-use crate::config::{Authentication, Secret};
+use crate::config::{Authentication, OWN_ISSUER, Secret};
 
 /// The longest token that is looked at.
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
@@ -61,12 +61,8 @@ struct Issuer {
 impl Tokens {
     /// Tokens as the server is told to believe them. `shared`: several nodes keep documents together.
     pub fn new(given: &Authentication, data: &Path, shared: bool) -> Result<Self, TokensError> {
-        let other = match Keys::new(given)? {
-            Some(keys) => {
-                Some(Other { keys, issuer: given.jwt_issuer.clone(), audience: given.jwt_audience.clone() })
-            }
-            None => None,
-        };
+        let (issuer, audience) = (given.jwt_issuer.clone(), given.jwt_audience.clone());
+        let other = Keys::new(given)?.map(|keys| Other { keys, issuer, audience });
         let own = match own::secret(given.secret.as_ref(), given.secret_file.as_deref(), data, shared) {
             // With another issuer nobody needs the server's own tokens.
             Err(SecretError::Shared) if other.is_some() => None,
@@ -83,7 +79,7 @@ impl Tokens {
     /// Fetches another issuer's keys, so that what is wrong with them stands in the log from the start.
     pub async fn prepare(&self) {
         if let Some(Other { keys: Keys::Set(set), .. }) = &self.other {
-            set.refresh().await;
+            set.prepare().await;
         }
     }
 
@@ -100,9 +96,9 @@ impl Tokens {
             insecure_decode_claims::<Issuer>(token).map_err(|_| refuse("it is no JSON Web Token"))?;
         // Whatever is no algorithm at all is none that is accepted.
         let header = decode_header(token).map_err(|_| refusal(&ErrorKind::InvalidAlgorithm))?;
-        if issuer.iss.as_deref() == Some(own::ISSUER) {
+        if issuer.iss.as_deref() == Some(OWN_ISSUER) {
             let own = self.own.as_ref().ok_or_else(|| refuse("this server has no secret of its own"))?;
-            return verify(token, &own.key, Some(own::ISSUER), &[]);
+            return verify(token, &own.key, Some(OWN_ISSUER), &[]);
         }
         let other = self
             .other

@@ -7,8 +7,9 @@ use clap::Args;
 use ipnet::IpNet;
 
 use super::ConfigError;
-use crate::access::own;
 
+/// What the server's own tokens say as `iss`.
+pub const OWN_ISSUER: &str = "quire";
 /// The fewest bytes of a secret: as many as HS256's digest has (RFC 7518, section 3.2).
 const MIN_SECRET_BYTES: usize = 32;
 
@@ -124,7 +125,7 @@ impl Authentication {
         if let Some(secret) = &self.secret {
             secret.check("QUIRE_SECRET").map_err(ConfigError::Contradiction)?;
         }
-        if self.jwt_issuer.as_deref() == Some(own::ISSUER) {
+        if self.jwt_issuer.as_deref() == Some(OWN_ISSUER) {
             return refuse(
                 "--jwt-issuer: \"quire\" is what the server's own tokens say; another issuer needs another name",
             );

@@ -58,7 +58,8 @@ struct State {
     /// What it was at some time: a replica that lags behind.
     before: Data,
     nodes: HashMap<usize, Node>,
-    leases: BTreeMap<u64, u64>,
+    /// Until when each lasts, and how often it was begun or renewed.
+    leases: BTreeMap<u64, (u64, u64)>,
     /// For each client the first clock that no record ever had.
     written: HashMap<ClientId, Clock>,
     mistake: Option<RedisMistake>,
@@ -422,9 +423,10 @@ impl Store for Link {
     fn lease(&self, node: u64) -> Answer<Leases> {
         self.ask(move |state| {
             let now = state.now;
-            state.leases.retain(|_, until| *until > now);
-            let was_there = state.leases.insert(node, now + 6_000).is_some();
-            Leases { was_there, live: state.leases.keys().copied().collect() }
+            state.leases.retain(|_, (until, _)| *until > now);
+            let lease = state.leases.entry(node).or_default();
+            *lease = (now + 6_000, lease.1 + 1);
+            Leases { times: lease.1, live: state.leases.keys().copied().collect() }
         })
     }
 

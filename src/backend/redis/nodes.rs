@@ -32,6 +32,8 @@ pub(super) struct Renewed {
 pub(super) struct Nodes {
     incarnation: u64,
     renewed: Option<Instant>,
+    /// How often the lease was renewed, as far as is known.
+    times: u64,
     /// Whether the number is a new one, and the others have not been told who is here.
     late: bool,
     /// The others that are alive, with how often they have been missing.
@@ -49,6 +51,7 @@ impl Nodes {
     pub(super) fn incarnation(&mut self) -> u64 {
         if self.renewed.is_some_and(|at| at.elapsed() > LEASE) {
             self.renewed = None;
+            self.times = 0;
             self.late = true;
             self.incarnation = self.incarnation.wrapping_add(0x9e37_79b9_7f4a_7c15);
         }
@@ -70,7 +73,8 @@ impl Nodes {
         // The answer may have come too late as well.
         let own = self.incarnation();
         let late = mem::take(&mut self.late);
-        let forgotten = self.renewed.is_some() && !leases.was_there;
+        // Renewals without an answer count as well, so there are more each time.
+        let forgotten = leases.times <= mem::replace(&mut self.times, leases.times);
         self.renewed = Some(Instant::now());
         for missed in self.alive.values_mut() {
             *missed += 1;
@@ -95,13 +99,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lease_that_is_gone_before_its_time_was_forgotten() {
         let mut nodes = Nodes::new(1);
-        let mut renewed = |was_there| nodes.renewed(&Leases { was_there, live: vec![1] });
-        assert_eq!(renewed(false), Renewed::default(), "it is the first");
+        let mut renewed = |times| nodes.renewed(&Leases { times, live: vec![1] });
+        assert_eq!(renewed(1), Renewed::default());
         advance(LEASE / 3).await;
-        assert_eq!(renewed(true), Renewed::default());
+        assert_eq!(renewed(2), Renewed::default());
+        advance(LEASE * 2 / 3).await;
+        assert_eq!(renewed(4), Renewed::default(), "one of them was not answered");
         advance(LEASE / 3).await;
-        assert_eq!(renewed(false), Renewed { forgotten: true, ..Renewed::default() });
+        assert_eq!(renewed(2), Renewed { forgotten: true, ..Renewed::default() });
         advance(2 * LEASE).await;
-        assert_eq!(renewed(false), Renewed { late: true, ..Renewed::default() }, "it has run out");
+        assert_eq!(renewed(1), Renewed { late: true, ..Renewed::default() }, "it has run out");
     }
 }

@@ -136,8 +136,8 @@ pub enum Committed {
 /// The leases when one of them was renewed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leases {
-    /// Whether the one that was renewed was still there.
-    pub was_there: bool,
+    /// How often that one was begun or renewed since it is there.
+    pub times: u64,
     /// The nodes that have one.
     pub live: Vec<u64>,
 }

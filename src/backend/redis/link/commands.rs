@@ -141,10 +141,9 @@ impl Commands {
     pub(super) async fn lease(&self, node: u64) -> Result<Leases, Failure> {
         let mut call = self.scripts.lease.call(&[NODES, &lease_key(node)], 32);
         call.arg(format!("{node:x}")).arg(LEASE.as_millis() as u64);
-        let (was_there, live): (bool, Vec<String>) =
-            self.command(NODES).run(&self.scripts.lease, &call).await?;
+        let (times, live): (u64, Vec<String>) = self.command(NODES).run(&self.scripts.lease, &call).await?;
         let live = live.iter().filter_map(|node| u64::from_str_radix(node, 16).ok()).collect();
-        Ok(Leases { was_there, live })
+        Ok(Leases { times, live })
     }
 
     pub(super) async fn end_lease(&self, node: u64) -> Result<(), Failure> {

@@ -49,8 +49,8 @@ return 1";
 
 /// Keys: the set of nodes, the node's lease. Arguments: the node, for how many milliseconds.
 const LEASE: &str = "
-local was_there = redis.call('EXISTS', KEYS[2])
-redis.call('SET', KEYS[2], '1', 'PX', ARGV[2])
+local times = redis.call('INCR', KEYS[2])
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
 redis.call('SADD', KEYS[1], ARGV[1])
 local live = {}
 for _, node in ipairs(redis.call('SMEMBERS', KEYS[1])) do
@@ -60,7 +60,7 @@ for _, node in ipairs(redis.call('SMEMBERS', KEYS[1])) do
     redis.call('SREM', KEYS[1], node)
   end
 end
-return { was_there, live }";
+return { times, live }";
 
 /// Key: the user's hash of node to count. Arguments: the node, the limit or 0, for how many seconds a hash is
 /// kept that nobody changes, the live nodes.
