@@ -7,14 +7,24 @@ mod choices;
 mod sequence;
 mod victim;
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    pin::pin,
+    sync::LazyLock,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use quire::{
+    access::{own, tokens::Tokens},
     backend::{
         Position,
         redis::envelope::{self, Envelope, Stamp, Words},
     },
+    config::{Authentication, Secret, TokenRequest},
+    level::Level,
     lib0::Reader,
     name::{DocumentName, MAX_NAME_BYTES, NameError},
     presence::{self, Presence, SessionId},
@@ -34,13 +44,14 @@ pub const SESSION: &[u8] = include_bytes!("../../tests/data/fuzz/session");
 pub type Body = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Body); 10] = [
+pub const TARGETS: [(&str, Body); 11] = [
     ("update", update),
     ("state_vector", state_vector),
     ("awareness", awareness),
     ("message", message),
     ("record", record),
     ("name", name),
+    ("token", token),
     ("envelope", envelope),
     ("relayed", relayed),
     ("document", document),
@@ -112,6 +123,41 @@ pub fn record(bytes: &[u8]) {
     if let Ok(update) = read_snapshot(bytes) {
         let written = write_snapshot(&update).expect("memory takes everything");
         assert_eq!(read_snapshot(&written), Ok(update));
+    }
+}
+
+/// The check of tokens, with any text and with a good token of which a part is another: nobody gets more than the good
+/// one gives.
+pub fn token(bytes: &[u8]) {
+    static TOKENS: LazyLock<(Tokens, String)> = LazyLock::new(|| {
+        let secret = Some(Secret::new("a secret of more than thirty-two bytes".to_owned()));
+        let given = Authentication { secret: secret.clone(), ..Authentication::default() };
+        let tokens = Tokens::new(&given, "".as_ref(), true).expect("a secret is given");
+        let request = TokenRequest {
+            document: vec!["plan".to_owned()],
+            user: "alice".to_owned(),
+            level: Level::Write,
+            ttl: Duration::from_secs(24 * 60 * 60),
+            data: PathBuf::new(),
+            secret_file: None,
+            secret,
+        };
+        (tokens, own::answer(request).expect("a secret is given"))
+    });
+    let (tokens, good) = &*TOKENS;
+    let Some((&[at, skip], text)) = bytes.split_first_chunk() else { return };
+    let Ok(text) = str::from_utf8(text) else { return };
+    let at = usize::from(at).min(good.len());
+    let rest = &good[(at + usize::from(skip)).min(good.len())..];
+    for token in [text.to_owned(), format!("{}{text}{rest}", &good[..at])] {
+        // Nothing has to be fetched, so nothing is waited for.
+        let Poll::Ready(checked) = pin!(tokens.check(&token)).poll(&mut Context::from_waker(Waker::noop()))
+        else {
+            panic!("a check of a token of the server's own waits");
+        };
+        let Ok(access) = checked else { continue };
+        let level = |document| access.level(&DocumentName::new(document).expect("a name"));
+        assert_eq!((access.user(), level("plan"), level("other")), (Some("alice"), Some(Level::Write), None));
     }
 }
 
