@@ -33,8 +33,8 @@ const LETTERS: u64 = 1_024;
 const WRITER: u64 = 7;
 /// How often a client says something that has nothing to say, and so is not taken for lost.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
-/// When memory is looked at: for so long before the end, so that a snapshot in the making, which is a second copy of
-/// the document, does not count.
+/// When memory is looked at: for so long before the end. The least counts, because a snapshot in the making is a second
+/// copy of the document.
 const LAST: Duration = Duration::from_secs(20);
 /// More memory than without the one who does not read: her outbox has 1 MiB, and the rest is what one run differs from
 /// another.
@@ -50,6 +50,7 @@ type Sent = Arc<Mutex<Vec<Instant>>>;
 /// What was seen in one run.
 struct Run {
     latency: Latency,
+    /// Memory of the server beside the letters that it holds.
     memory_mb: f64,
     document_bytes: usize,
     took: Duration,
@@ -154,15 +155,19 @@ async fn catch_up(mut socket: Socket) -> (Duration, usize) {
     (start.elapsed(), bytes)
 }
 
-/// The median of the server's memory in the last part of the writing.
+/// The least memory that the server has in the last part of the writing, beside the letters until then.
 async fn watch_memory(quire: &Quire, sent: &Sent) -> f64 {
     let first = PASTES as usize - LAST.as_secs() as usize * PACE as usize;
     let mut samples = Vec::new();
     loop {
         sleep(Duration::from_millis(100)).await;
         match sent.lock().expect("nobody has panicked").len() {
-            written if written == PASTES as usize => return Latency::new(samples).at(0.5),
-            written if written > first => samples.push(quire.memory_mb()),
+            written if written == PASTES as usize => {
+                return samples.into_iter().fold(f64::INFINITY, f64::min);
+            }
+            written if written > first => {
+                samples.push(quire.memory_mb() - megabytes(written * LETTERS as usize));
+            }
             _ => {}
         }
     }
@@ -212,7 +217,7 @@ async fn main() {
     );
     for (who, run) in [("without", &without), ("with", &with)] {
         println!(
-            "{who} one who does not read: {}; {:.1} MB of memory; {:.1} s of writing",
+            "{who} one who does not read: {}; {:.1} MB of memory beside the letters; {:.1} s of writing",
             run.latency,
             run.memory_mb,
             run.took.as_secs_f64()
