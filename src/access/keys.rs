@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,6 +12,7 @@ use jsonwebtoken::{
     Algorithm, AlgorithmFamily, DecodingKey,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse},
 };
+use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use super::AccessError;
@@ -46,10 +47,8 @@ pub(super) struct Set {
     /// Which algorithms may be used; empty for all that the keys are for.
     allowed: Vec<Algorithm>,
     known: ArcSwap<Known>,
-    /// When it was looked at last; held by nobody who waits.
+    /// When it was looked at last; held while it is fetched, so that many who wait ask once.
     asked: Mutex<Option<Instant>>,
-    /// Held while it is fetched, so that many who wait ask once.
-    fetching: tokio::sync::Mutex<()>,
 }
 
 enum Source {
@@ -97,8 +96,7 @@ impl Keys {
             source,
             allowed,
             known: ArcSwap::from_pointee(Known { keys: Vec::new(), at: None }),
-            asked: Mutex::new(None),
-            fetching: tokio::sync::Mutex::default(),
+            asked: Mutex::default(),
         };
         if let Source::File(file) = &set.source {
             // A mistake in a file is told at the start.
@@ -157,14 +155,11 @@ impl Set {
 
     /// Looks at the set again, unless somebody has just done so. What cannot be had or read leaves it as it is.
     async fn refresh(&self) {
-        let _fetching = self.fetching.lock().await;
-        {
-            let mut asked = self.asked.lock().expect("nothing panics while it holds this lock");
-            if asked.is_some_and(|at| at.elapsed() < RETRY) {
-                return;
-            }
-            *asked = Some(Instant::now());
+        let mut asked = self.asked.lock().await;
+        if asked.is_some_and(|at| at.elapsed() < RETRY) {
+            return;
         }
+        *asked = Some(Instant::now());
         let taken = match &self.source {
             Source::File(file) => read(Path::new(file)).map_err(|error| error.to_string()),
             Source::Url(url, client) => fetch(client, url).await,
