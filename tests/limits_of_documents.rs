@@ -304,6 +304,13 @@ async fn documents_that_take_too_much_memory_leave_when_they_are_idle() {
     .await;
     let mut alice = Person::joins(&server, "large").await;
     takes(&mut alice.raw, &*protocol::update(&letters(2_000_000))).await;
+    // How large a document has become is told a moment after it was taken in.
+    let full = async {
+        while server.get("/api/documents/other").await.status != 503 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    common::within(full).await;
     let close = is_refused(&server, "other").await;
     assert_eq!(code(&close), 1013);
     assert!(close.reason.contains("2000000") && close.reason.contains("--max-memory"), "{}", close.reason);
