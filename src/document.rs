@@ -16,7 +16,7 @@ use yrs::{
     updates::{decoder::Decode, encoder::Encode},
 };
 
-use self::size::{Size, growth};
+use self::size::{Size, added, growth};
 use crate::{
     guard::{Admitted, Guard, Ready, Rest, RootEvidence},
     state_vector::StateVector,
@@ -272,10 +272,7 @@ impl Document {
     /// Whether everything that an update brings is here already.
     pub fn has(&self, update: &[u8]) -> Result<bool, UpdateError> {
         let update = Update::read_from_outside(update)?;
-        let adds = update.sections.iter().any(|section| {
-            let last = update.blocks[section.blocks.clone()].last();
-            last.is_some_and(|block| block.end_clock() > self.guard.next_clock(section.client))
-        });
+        let adds = added(&update, &self.guard) > 0;
         if adds || update.deletes.is_empty() {
             return Ok(!adds);
         }

@@ -148,7 +148,7 @@ impl Actor {
                 }
             }
             Err(UpdateError::Refused(rule)) => {
-                self.refuse_session(from, End::Refused(format!("update refused: {rule}")));
+                self.refuse_update(from, update.len(), End::Refused(format!("update refused: {rule}")));
             }
             Err(broken) => return Err(broken),
         }

@@ -64,7 +64,7 @@ impl Size {
 }
 
 /// How many bytes of an update's blocks are not known.
-fn added(update: &Update<'_>, known: &Guard) -> usize {
+pub(super) fn added(update: &Update<'_>, known: &Guard) -> usize {
     let of_sections = update.sections.iter().map(|section| {
         let next = known.next_clock(section.client);
         let blocks = &update.blocks[section.blocks.clone()];
