@@ -2,6 +2,7 @@
 
 mod address;
 pub(crate) mod admission;
+mod asking;
 mod authorize;
 #[cfg(feature = "demo")]
 mod demo;

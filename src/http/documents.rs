@@ -3,30 +3,26 @@
 use std::collections::BTreeMap;
 
 use axum::{
-    extract::{
-        Path, Query, State,
-        rejection::{PathRejection, QueryRejection},
-    },
+    extract::{Query, State, rejection::QueryRejection},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::{Shared, authorize::Caller, error::Problem};
+use super::{
+    Shared,
+    asking::{Named, ask, not_there},
+    authorize::Caller,
+    error::Problem,
+};
 use crate::{
-    actor::ReadError,
+    actor::DocumentHandle,
     document::{
         Document,
         export::{ExportError, Format, RootKind, export as export_document},
     },
-    end::End,
-    hub::Unopened,
     level::Level,
-    name::DocumentName,
 };
-
-/// How often a document is asked that is being closed at that moment.
-const READ_TRIES: usize = 5;
 
 /// What a look at a document found.
 enum Found {
@@ -39,13 +35,11 @@ enum Found {
 pub(crate) async fn export(
     State(shared): State<Shared>,
     Caller(access): Caller,
-    name: Result<Path<String>, PathRejection>,
+    Named(name): Named,
     parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Path(name) = name.map_err(|error| Problem::bad_request(error.body_text()))?;
     let Query(parameters) = parameters.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let name = DocumentName::new(&name).map_err(Problem::bad_request)?;
     access.require(&name, Level::Read)?;
     let (format, roots) = read_parameters(&parameters)?;
     let format = match format {
@@ -55,7 +49,11 @@ pub(crate) async fn export(
     let known: Option<String> =
         headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let look = move |document: &Document| look(document, format, &roots, known.as_deref());
-    let found = read(&shared, &name, look).await?.map_err(|error| match error {
+    let read = |document: DocumentHandle| {
+        let look = look.clone();
+        async move { document.read(look).await }
+    };
+    let found = ask(&shared, &name, read).await?.map_err(|error| match error {
         ExportError::WrongKind { .. } => Problem::bad_request(error),
         ExportError::Engine(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error),
     })?;
@@ -63,10 +61,7 @@ pub(crate) async fn export(
     let caching = [(header::VARY, "accept"), (header::CACHE_CONTROL, "no-cache")];
     Ok(match found {
         Found::Nothing => {
-            return Err(Problem::new(
-                StatusCode::NOT_FOUND,
-                format!("there is no document {:?}", name.as_str()),
-            ));
+            return Err(not_there(&name));
         }
         Found::Unchanged { etag } => {
             (StatusCode::NOT_MODIFIED, caching, [(header::ETAG, etag)]).into_response()
@@ -76,31 +71,6 @@ pub(crate) async fn export(
             (caching, about, content).into_response()
         }
     })
-}
-
-/// Looks at a document without keeping it open.
-async fn read<T: Send + 'static>(
-    shared: &Shared,
-    name: &DocumentName,
-    look: impl Fn(&Document) -> T + Clone + Send + 'static,
-) -> Result<T, Problem> {
-    for _ in 0..READ_TRIES {
-        let document = shared.hub.open(name).map_err(|unopened| {
-            if let Unopened::Full(full) = &unopened {
-                shared.metrics.refused(full.limit());
-            }
-            Problem::unavailable(unopened)
-        })?;
-        match document.read(look.clone()).await {
-            Ok(found) => return Ok(found),
-            Err(ReadError::Gone(_)) => {}
-            Err(error @ ReadError::Refused(End::Away)) => return Err(Problem::unavailable(error)),
-            Err(error @ ReadError::Refused(_)) => {
-                return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error));
-            }
-        }
-    }
-    Err(Problem::unavailable("the document is being opened anew; try again"))
 }
 
 fn look(

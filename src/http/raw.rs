@@ -1,31 +1,30 @@
 //! `/api/documents/{name}/raw`: a document's bytes as the store has them, also where they do not make a document.
 
-use axum::{
-    Json,
-    extract::{Path, State, rejection::PathRejection},
-    http::StatusCode,
-};
+use axum::{Json, extract::State, http::StatusCode};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use super::{Shared, authorize::Caller, error::Problem};
-use crate::{backend::BackendError, level::Level, name::DocumentName};
+use super::{
+    Shared,
+    asking::{Named, not_there},
+    authorize::Caller,
+    error::Problem,
+};
+use crate::{backend::BackendError, level::Level};
 
 /// `GET /api/documents/{name}/raw`: the snapshot, the log since, and the updates that were set aside, in base64.
 pub(crate) async fn fetch(
     State(shared): State<Shared>,
     Caller(access): Caller,
-    name: Result<Path<String>, PathRejection>,
+    Named(name): Named,
 ) -> Result<Json<Value>, Problem> {
-    let Path(name) = name.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let name = DocumentName::new(&name).map_err(Problem::bad_request)?;
     access.require(&name, Level::Admin)?;
     let stored = shared.backend.load(&name).await.map_err(|error| match error {
         BackendError::Away(_) | BackendError::Closed => Problem::unavailable(error),
         error => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error),
     })?;
     if stored.snapshot.is_none() && stored.log.is_empty() {
-        return Err(Problem::new(StatusCode::NOT_FOUND, format!("there is no document {:?}", name.as_str())));
+        return Err(not_there(&name));
     }
     let text = |bytes: &[u8]| BASE64_STANDARD.encode(bytes);
     let log = stored.log.iter().map(|(position, record)| {

@@ -2,20 +2,19 @@
 
 use axum::{
     Json,
-    extract::{
-        Path, Query, State,
-        rejection::{PathRejection, QueryRejection},
-    },
+    extract::{Query, State, rejection::QueryRejection},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::info;
 
-use super::{Shared, authorize::Caller, error::Problem};
-use crate::{hub::Unopened, level::Level, name::DocumentName};
-
-/// How often a document is asked that is being closed at that moment.
-const TRIES: usize = 5;
+use super::{
+    Shared,
+    asking::{Named, ask},
+    authorize::Caller,
+    error::Problem,
+};
+use crate::{actor::DocumentHandle, level::Level};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,19 +27,16 @@ pub(crate) struct Whose {
 pub(crate) async fn end(
     State(shared): State<Shared>,
     Caller(access): Caller,
-    name: Result<Path<String>, PathRejection>,
+    Named(name): Named,
     whose: Result<Query<Whose>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
-    let Path(name) = name.map_err(|error| Problem::bad_request(error.body_text()))?;
     let Query(Whose { user }) = whose.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let name = DocumentName::new(&name).map_err(Problem::bad_request)?;
     access.require(&name, Level::Admin)?;
-    for _ in 0..TRIES {
-        let document = shared.hub.open(&name).map_err(|unopened: Unopened| Problem::unavailable(unopened))?;
-        if let Ok(ended) = document.end_sessions(user.clone()).await {
-            info!(document = %name, user, ended, by = access.user(), "sessions were ended");
-            return Ok(Json(json!({ "ended": ended })));
-        }
-    }
-    Err(Problem::unavailable("the document cannot be opened at the moment; try again"))
+    let end = |document: DocumentHandle| {
+        let user = user.clone();
+        async move { Ok(document.end_sessions(user).await?) }
+    };
+    let ended = ask(&shared, &name, end).await?;
+    info!(document = %name, user, ended, by = access.user(), "sessions were ended");
+    Ok(Json(json!({ "ended": ended })))
 }

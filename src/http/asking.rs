@@ -1,0 +1,63 @@
+//! The document that a request is about: its name in the path, and what it answers.
+
+use axum::{
+    extract::{FromRequestParts, Path},
+    http::{StatusCode, request::Parts},
+};
+
+use super::{Shared, error::Problem};
+use crate::{
+    actor::{DocumentHandle, ReadError},
+    end::End,
+    hub::Unopened,
+    name::DocumentName,
+};
+
+/// How often a document is asked that is being closed at that moment.
+const TRIES: usize = 5;
+
+/// The name in a request's path, one segment of it.
+pub(crate) struct Named(pub DocumentName);
+
+impl FromRequestParts<Shared> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Problem> {
+        let name = Path::<String>::from_request_parts(parts, shared).await;
+        let Path(name) = name.map_err(|error| Problem::bad_request(error.body_text()))?;
+        DocumentName::new(&name).map(Self).map_err(Problem::bad_request)
+    }
+}
+
+/// Asks a document, which is opened where it is not open, without keeping it open.
+pub(crate) async fn ask<T, Asked>(
+    shared: &Shared,
+    name: &DocumentName,
+    ask: impl Fn(DocumentHandle) -> Asked,
+) -> Result<T, Problem>
+where
+    Asked: Future<Output = Result<T, ReadError>>,
+{
+    for _ in 0..TRIES {
+        let document = shared.hub.open(name).map_err(|unopened| {
+            if let Unopened::Full(full) = &unopened {
+                shared.metrics.refused(full.limit());
+            }
+            Problem::unavailable(unopened)
+        })?;
+        match ask(document).await {
+            Ok(answer) => return Ok(answer),
+            Err(ReadError::Gone(_)) => {}
+            Err(error @ ReadError::Refused(End::Away)) => return Err(Problem::unavailable(error)),
+            Err(error @ ReadError::Refused(_)) => {
+                return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error));
+            }
+        }
+    }
+    Err(Problem::unavailable("the document is being opened anew; try again"))
+}
+
+/// There is no such document.
+pub(crate) fn not_there(name: &DocumentName) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("there is no document {:?}", name.as_str()))
+}
