@@ -33,7 +33,7 @@ use self::{
 };
 pub use self::{
     handle::{DocumentHandle, Gone, ReadError},
-    member::Terms,
+    member::{TellSaved, Terms},
 };
 use crate::{
     backend::{Backend, BackendError, Incoming},
@@ -42,9 +42,8 @@ use crate::{
     document::{Document, UpdateError, contained},
     end::End,
     name::DocumentName,
-    outbox::Outgoing,
     presence::{self, Presence, SessionId},
-    protocol::relay::Relayed,
+    protocol::{Outgoing, relay::Relayed},
     saver::{self, LoadError, Loaded, LogSize, Saver},
     state_vector::StateVector,
 };
@@ -324,6 +323,7 @@ impl Actor {
                     self.receive_message(from, message, batch)?;
                     self.charge(from, start);
                 }
+                Mail::ChangeTerms { session, terms } => self.change_terms(session, terms),
                 Mail::CatchUp { session } => self.catch_up(session, batch)?,
                 Mail::Leave { session } => self.leave(session),
                 Mail::Read(look) => contained(|| look(Ok(&self.document)))?,
@@ -356,6 +356,17 @@ impl Actor {
             outbox.0.push(&Arc::new(presence(&everybody)));
         }
         self.members.insert(session, Member::new(outbox, terms));
+    }
+
+    /// A session goes on with another token. What it brought in vain while it might only read is asked for again.
+    fn change_terms(&mut self, session: SessionId, terms: Terms) {
+        let Some(member) = self.members.get_mut(&session) else { return };
+        if member.terms.read_only && !terms.read_only {
+            member.told_read_only = false;
+            member.asked = true;
+            member.outbox.0.push(&question(&self.document.state_vector()));
+        }
+        member.terms = terms;
     }
 
     fn leave(&mut self, session: SessionId) {

@@ -1,8 +1,10 @@
-//! One WebSocket of a y-websocket client: frames in to its session, frames out from it.
+//! One WebSocket: frames in to its sessions, frames out from them. In most dialects it has one session; where clients
+//! speak of several documents, each has its own.
 
 mod pace;
+mod stays;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, time::Duration};
 
 use axum::extract::ws::{CloseFrame, Message as Frame, WebSocket};
 use bytes::Bytes;
@@ -10,13 +12,14 @@ use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep_until, timeout, timeout_at},
-};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use self::pace::Pace;
-use crate::{config::Limits, end::End, protocol::y_websocket, session::Session};
+pub use self::stays::{Admitted, Entrance};
+use self::{
+    pace::Pace,
+    stays::{Known, Stays},
+};
+use crate::{config::Limits, end::End, protocol::dialect::Dialect};
 
 /// The longest time without a frame to the client. Clients drop a socket after 30 seconds.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -30,24 +33,41 @@ const SLOWEST_BYTES_PER_SECOND: u64 = 16 * 1024;
 /// How long a close frame may take to leave.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
-/// Serves a connection until the client leaves or the session ends.
-pub async fn serve(socket: WebSocket, session: Session, limits: &Limits) -> End {
+/// Serves a connection until the client leaves or there is a reason to send it away. Where clients do not name
+/// documents by themselves, `admitted` is for the only one.
+pub async fn serve(
+    socket: WebSocket,
+    dialect: Box<dyn Dialect>,
+    entrance: &dyn Entrance,
+    admitted: Option<Admitted>,
+    limits: &Limits,
+) {
     let (mut sink, mut stream) = socket.split();
-    let ping = Notify::new();
-    // Both ways go on side by side: a client that does not read may still write, and the other way round.
-    let end = tokio::select! {
-        end = read(&mut stream, &session, &ping, limits) => end,
-        end = write(&mut sink, &session, &ping) => end,
+    let stays = Stays::new(dialect, entrance, limits);
+    let serving = async {
+        match admitted {
+            Some(admitted) => stays.begin(admitted).await?,
+            // Clients of several documents take a connection that ends without a frame for two failures, and come
+            // back twice as often each time.
+            None => stays.say_nothing(),
+        }
+        // Both ways go on side by side: a client that does not read may still write, and the other way round.
+        tokio::select! {
+            ended = read(&mut stream, &stays, limits) => ended,
+            ended = write(&mut sink, &stays) => ended,
+        }
     };
-    drop(session);
+    let Err(end) = serving.await;
+    stays.end_all(&end);
+    drop(stays);
     let socket = sink.reunite(stream).expect("both halves are of one socket");
-    close(socket, end).await
+    close(socket, &end).await;
 }
 
 /// Ends a connection, and tells the client why.
-pub async fn close(mut socket: WebSocket, end: End) -> End {
+pub async fn close(mut socket: WebSocket, end: &End) {
     let farewell = async {
-        if end != End::Left {
+        if *end != End::Left {
             let close = CloseFrame { code: end.code(), reason: end.reason().into() };
             // An error: the client is gone, which is what was wanted.
             let _ = socket.send(Frame::Close(Some(close))).await;
@@ -57,50 +77,46 @@ pub async fn close(mut socket: WebSocket, end: End) -> End {
     };
     // A time-out: the client does not close its side, and has been told.
     let _ = timeout(CLOSE_WITHIN, farewell).await;
-    end
 }
 
-async fn read(stream: &mut SplitStream<WebSocket>, session: &Session, ping: &Notify, limits: &Limits) -> End {
+async fn read(
+    stream: &mut SplitStream<WebSocket>,
+    stays: &Stays<'_>,
+    limits: &Limits,
+) -> Result<Infallible, End> {
     // The clock is read once for each frame.
     let mut heard = Instant::now();
     let mut pace = Pace::new(limits, heard);
     // None where that is no longer waited for, or may take for ever.
     let mut first_message_before = heard.checked_add(limits.first_message_within);
     loop {
-        let next = next_frame(stream, ping, heard);
+        let next = next_frame(stream, stays, heard);
         let next = match first_message_before {
             Some(before) => timeout_at(before, next).await,
             None => Ok(next.await),
         };
         let frame = match next {
             Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(error))) => return end_of(error, limits),
-            Ok(None) => return End::Left,
-            Err(_) => return End::Silent,
+            Ok(Some(Err(error))) => return Err(end_of(error, limits)),
+            Ok(None) => return Err(End::Left),
+            Err(_) => return Err(End::Silent),
         };
         heard = Instant::now();
-        let (bytes, messages) = match &frame {
-            Frame::Binary(bytes) => (bytes.len(), y_websocket::read(bytes)),
-            Frame::Ping(bytes) | Frame::Pong(bytes) => (bytes.len(), Ok(Vec::new())),
-            Frame::Text(_) => return End::Refused("text frame: messages are binary".to_owned()),
-            Frame::Close(_) => return End::Left,
+        let (bytes, requests) = match &frame {
+            Frame::Binary(bytes) => (bytes.len(), stays.read(bytes)?),
+            Frame::Ping(bytes) | Frame::Pong(bytes) => (bytes.len(), Vec::new()),
+            Frame::Text(_) => return Err(End::Refused("text frame: messages are binary".to_owned())),
+            Frame::Close(_) => return Err(End::Left),
         };
-        let messages = match messages {
-            Ok(messages) => messages,
-            Err(error) => return End::Refused(error.to_string()),
-        };
-        if !messages.is_empty() {
-            first_message_before = None;
-        }
+        let is_first = !requests.is_empty() && first_message_before.is_some();
         // A frame without a message costs as much as one with.
-        let rest = match pace.note(messages.len().max(1), bytes, heard) {
-            Ok(rest) => rest,
-            Err(end) => return end,
-        };
-        for message in messages {
-            if let Err(end) = session.receive(message).await {
-                return end;
-            }
+        let rest = pace.note(requests.len().max(1), bytes, heard)?;
+        for request in requests {
+            stays.serve(request).await?;
+        }
+        // Somebody who only knocks has said nothing yet.
+        if is_first && stays.has_any() {
+            first_message_before = None;
         }
         if let Some(until) = rest {
             sleep_until(until).await;
@@ -111,13 +127,13 @@ async fn read(stream: &mut SplitStream<WebSocket>, session: &Session, ping: &Not
 /// The next frame of a client that was heard of last at this time; none where it is lost or has closed the connection.
 async fn next_frame(
     stream: &mut SplitStream<WebSocket>,
-    ping: &Notify,
+    stays: &Stays<'_>,
     heard: Instant,
 ) -> Option<Result<Frame, axum::Error>> {
     if let Ok(frame) = timeout_at(heard + PING_AFTER, stream.next()).await {
         return frame;
     }
-    ping.notify_one();
+    stays.ping();
     // From now on: where it was not read for long, it must still have the time to answer.
     timeout(LOST_AFTER - PING_AFTER, stream.next()).await.unwrap_or(None)
 }
@@ -131,41 +147,34 @@ fn end_of(error: axum::Error, limits: &Limits) -> End {
     }
 }
 
-async fn write(sink: &mut SplitSink<WebSocket, Frame>, session: &Session, ping: &Notify) -> End {
-    let mut frames = Vec::new();
+async fn write(sink: &mut SplitSink<WebSocket, Frame>, stays: &Stays<'_>) -> Result<Infallible, End> {
+    let (mut known, mut frames) = (Known::default(), Vec::new());
     let mut silent_since = Instant::now();
     loop {
-        let next = tokio::select! {
-            next = timeout_at(silent_since + KEEP_ALIVE, session.next(&mut frames)) => next,
-            () = ping.notified() => {
-                if let Err(end) = within(0, sink.send(Frame::Ping(Bytes::new()))).await {
-                    return end;
-                }
-                continue;
-            }
-        };
-        let sent = match next {
-            Ok(Ok(())) => {
-                let bytes = frames.iter().map(|outgoing: &Arc<_>| outgoing.frame.len()).sum();
-                // Everything that waits goes out in one write.
-                within(bytes, async {
-                    for outgoing in frames.drain(..) {
-                        sink.feed(Frame::Binary(outgoing.frame.clone())).await?;
-                    }
-                    sink.flush().await
-                })
-                .await
-            }
-            Ok(Err(end)) => return end,
-            Err(_) => {
-                let nothing = Frame::Binary(Bytes::from_static(y_websocket::KEEP_ALIVE));
-                within(0, sink.send(nothing)).await
-            }
-        };
-        if let Err(end) = sent {
-            return end;
+        if stays.gather(&mut known, &mut frames).await? {
+            within(0, sink.send(Frame::Ping(Bytes::new()))).await?;
         }
-        // A ping does not count: clients look for data.
+        if frames.is_empty() {
+            // A ping does not count: clients look for data.
+            let silent_until = silent_since + KEEP_ALIVE;
+            let wake_at = known.timer().map_or(silent_until, |timer| timer.min(silent_until));
+            // A time-out is as good a reason to look again as news.
+            let _ = timeout_at(wake_at, stays.news()).await;
+            if Instant::now() >= silent_until {
+                stays.say_nothing();
+                silent_since = Instant::now();
+            }
+            continue;
+        }
+        let bytes = frames.iter().map(Bytes::len).sum();
+        // Everything that waits goes out in one write.
+        within(bytes, async {
+            for frame in frames.drain(..) {
+                sink.feed(Frame::Binary(frame)).await?;
+            }
+            sink.flush().await
+        })
+        .await?;
         silent_since = Instant::now();
     }
 }

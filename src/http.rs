@@ -7,6 +7,7 @@ mod authorize;
 #[cfg(feature = "demo")]
 mod demo;
 mod documents;
+mod entrance;
 mod error;
 mod health;
 pub(crate) mod listener;
@@ -57,6 +58,9 @@ pub(crate) struct Shared {
 pub(crate) fn router(shared: Shared) -> Router {
     let routes = Router::new()
         .route("/ws/{*name}", get(socket::y_websocket))
+        .route("/hocuspocus", get(socket::hocuspocus))
+        .route("/hocuspocus/{*hint}", get(socket::hocuspocus))
+        .route("/d/{name}/ws/{again}", get(socket::y_sweet))
         .route("/api/documents/{name}", get(documents::export))
         .route("/api/documents/{name}/raw", get(raw::fetch))
         .route("/api/documents/{name}/sessions", delete(sessions::end))

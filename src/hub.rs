@@ -239,7 +239,10 @@ impl Registered {
 mod tests {
     use super::*;
     use crate::{
-        backend::embedded::Embedded, document::tests::breaking_update, end::End, protocol::Message,
+        backend::embedded::Embedded,
+        document::tests::breaking_update,
+        end::End,
+        protocol::{Message, dialect::News},
         session::Session,
     };
     use bytes::Bytes;
@@ -250,9 +253,9 @@ mod tests {
     }
 
     async fn ends(session: &Session) -> End {
-        let mut frames = Vec::new();
+        let mut news = News::default();
         loop {
-            if let Err(end) = session.next(&mut frames).await {
+            if let Err(end) = session.next(&mut news).await {
                 return end;
             }
         }
@@ -261,7 +264,9 @@ mod tests {
     async fn join(hub: &Hub) -> Session {
         let name = DocumentName::new("letter").unwrap();
         loop {
-            if let Ok(session) = Session::join(hub.open(&name).unwrap(), Default::default(), None).await {
+            if let Ok(session) =
+                Session::join(hub.open(&name).unwrap(), Default::default(), None, Arc::default()).await
+            {
                 return session;
             }
         }
@@ -300,7 +305,7 @@ mod tests {
             assert!(reason.contains("set aside"), "{reason}");
             bob.receive(Message::Update(hello(2))).await.unwrap();
             bob.receive(Message::QueryAwareness).await.unwrap();
-            bob.next(&mut Vec::new()).await.unwrap();
+            bob.next(&mut News::default()).await.unwrap();
             assert!(text(&hub).await.len() > hello(1).len());
             drop(bob);
             hub.shutdown().await;

@@ -6,11 +6,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use bytes::Bytes;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     end::End,
+    protocol::{Carries, Outgoing, dialect::News},
     update::{ClientId, Clock},
 };
 
@@ -18,26 +18,6 @@ use crate::{
 const MAX_FRAMES: usize = 256;
 /// Bytes that may wait, beside one frame of any size: a whole document is one frame.
 const MAX_BYTES: usize = 1024 * 1024;
-
-/// A frame on its way to sessions, encoded once and shared by all of them.
-#[derive(Debug)]
-pub struct Outgoing {
-    /// The y-protocols message.
-    pub frame: Bytes,
-    /// What a session misses that does not get it.
-    pub carries: Carries,
-}
-
-/// What a frame carries, as far as it can be made up for.
-#[derive(Debug)]
-pub enum Carries {
-    /// Edits: for each client the first clock that it brings; empty for deletions only.
-    Edits(Vec<(ClientId, Clock)>),
-    /// States of these clients, with their clocks.
-    Presence(Vec<(ClientId, u32)>),
-    /// A question or a notice, which comes only once and so is never dropped.
-    Once,
-}
 
 /// What a session has missed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -53,7 +33,7 @@ impl Missed {
         match carries {
             Carries::Edits(adds) => note_first_clocks(self.edits.get_or_insert_default(), adds),
             Carries::Presence(clients) => self.presence.extend(clients.iter().copied()),
-            Carries::Once => {}
+            Carries::Question | Carries::Refusal | Carries::Stateless => {}
         }
     }
 }
@@ -69,7 +49,8 @@ pub fn note_first_clocks(missing: &mut HashMap<ClientId, Clock>, adds: &[(Client
 #[derive(Debug, Default)]
 pub struct Outbox {
     state: Mutex<State>,
-    news: Notify,
+    /// Told of everything that comes; all sessions of a connection may have the same.
+    news: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +59,9 @@ struct State {
     bytes: usize,
     /// Bytes of the largest frame that waits.
     largest: usize,
+    /// How many of the session's edits are saved, and whether it has been told.
+    saved: u64,
+    saved_is_news: bool,
     missed: Option<Missed>,
     /// Whether the session has asked for what it missed.
     asked: bool,
@@ -89,8 +73,10 @@ struct State {
 /// What a session finds in its outbox.
 #[derive(Debug)]
 pub enum Taken {
-    /// Frames, put into the buffer.
-    Frames,
+    /// Nothing.
+    Nothing,
+    /// News, put into the buffer.
+    News,
     /// Nothing waits, but something was missed: it is time to catch up.
     Behind,
     /// The session is over.
@@ -98,6 +84,16 @@ pub enum Taken {
 }
 
 impl Outbox {
+    /// An empty one that tells of everything that comes.
+    pub fn new(news: Arc<Notify>) -> Self {
+        Self { state: Mutex::default(), news }
+    }
+
+    /// Waits until there may be something; a notification that nobody waited for is kept.
+    pub async fn news(&self) {
+        self.news.notified().await;
+    }
+
     /// Puts in a frame, or notes that it was missed.
     pub fn push(&self, outgoing: &Arc<Outgoing>) {
         let mut state = self.lock();
@@ -107,8 +103,9 @@ impl Outbox {
         if full && state.missed.is_none() {
             state.drop_what_waits();
         }
-        let question = matches!(outgoing.carries, Carries::Once);
-        if !question && let Some(missed) = &mut state.missed {
+        if !comes_only_once(outgoing)
+            && let Some(missed) = &mut state.missed
+        {
             missed.note(&outgoing.carries);
         } else if state.waiting.len() >= 2 * MAX_FRAMES {
             // Questions are few, unless somebody provokes them and reads none.
@@ -161,28 +158,29 @@ impl Outbox {
         self.lock().end.clone()
     }
 
-    /// Waits until there is something for the session; frames are appended to `frames`.
-    pub async fn take(&self, frames: &mut Vec<Arc<Outgoing>>) -> Taken {
-        loop {
-            if let Some(taken) = self.try_take(frames) {
-                return taken;
-            }
-            // A notification between the look and the wait is kept: one permit is stored.
-            self.news.notified().await;
-        }
+    /// Tells the session how many of its edits are saved.
+    pub fn saved(&self, count: u64) {
+        let mut state = self.lock();
+        state.saved = count;
+        state.saved_is_news = true;
+        drop(state);
+        self.news.notify_one();
     }
 
-    fn try_take(&self, frames: &mut Vec<Arc<Outgoing>>) -> Option<Taken> {
+    /// Takes what there is for the session; frames are appended to those in `news`.
+    pub fn take(&self, news: &mut News) -> Taken {
         let mut state = self.lock();
         if let Some(end) = &state.end {
-            return Some(Taken::End(end.clone()));
+            return Taken::End(end.clone());
         }
-        if !state.waiting.is_empty() {
-            frames.extend(state.waiting.drain(..));
+        news.saved = state.saved;
+        let saved_is_news = std::mem::take(&mut state.saved_is_news);
+        if saved_is_news || !state.waiting.is_empty() {
+            news.frames.extend(state.waiting.drain(..));
             (state.bytes, state.largest) = (0, 0);
-            return Some(Taken::Frames);
+            return Taken::News;
         }
-        (state.missed.is_some() && !state.asked).then_some(Taken::Behind)
+        if state.missed.is_some() && !state.asked { Taken::Behind } else { Taken::Nothing }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -190,12 +188,17 @@ impl Outbox {
     }
 }
 
+/// Whether a frame must not be dropped, because nothing makes up for it.
+fn comes_only_once(outgoing: &Outgoing) -> bool {
+    matches!(outgoing.carries, Carries::Question | Carries::Refusal)
+}
+
 impl State {
     fn drop_what_waits(&mut self) {
         let mut missed = Missed::default();
         self.waiting.retain(|outgoing| {
             missed.note(&outgoing.carries);
-            matches!(outgoing.carries, Carries::Once)
+            comes_only_once(outgoing)
         });
         self.waiting.shrink_to_fit();
         let sizes = self.waiting.iter().map(|outgoing| outgoing.frame.len());
@@ -207,68 +210,95 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
     fn edit(client: ClientId, clock: Clock, bytes: usize) -> Arc<Outgoing> {
         Arc::new(Outgoing { frame: vec![0; bytes].into(), carries: Carries::Edits(vec![(client, clock)]) })
     }
 
-    #[tokio::test]
-    async fn a_session_that_keeps_up_gets_every_frame() {
+    #[test]
+    fn a_session_that_keeps_up_gets_every_frame() {
         let outbox = Outbox::default();
-        let mut frames = Vec::new();
+        let mut news = News::default();
         for clock in 0..1_000 {
             outbox.push(&edit(1, clock, 10));
-            assert!(matches!(outbox.take(&mut frames).await, Taken::Frames));
+            assert!(matches!(outbox.take(&mut news), Taken::News));
         }
-        assert_eq!(frames.len(), 1_000);
+        assert_eq!(news.frames.len(), 1_000);
         assert_eq!(outbox.take_missed(), None);
     }
 
-    #[tokio::test]
-    async fn a_session_that_falls_behind_misses_what_one_diff_brings() {
+    #[test]
+    fn a_session_that_falls_behind_misses_what_one_diff_brings() {
         let outbox = Outbox::default();
         for clock in 0..1_000 {
             outbox.push(&edit(1, clock + 5, 10));
         }
         outbox.push(&edit(2, 7, 10));
-        let mut frames = Vec::new();
-        assert!(matches!(outbox.take(&mut frames).await, Taken::Behind));
-        assert!(frames.is_empty());
+        let mut news = News::default();
+        assert!(matches!(outbox.take(&mut news), Taken::Behind));
+        assert!(news.frames.is_empty());
         let missed = outbox.take_missed().unwrap();
         assert_eq!(missed.edits, Some(HashMap::from([(1, 5), (2, 7)])));
         outbox.push(&edit(1, 2_000, 10));
-        assert!(matches!(outbox.take(&mut frames).await, Taken::Frames), "it has caught up");
+        assert!(matches!(outbox.take(&mut news), Taken::News), "it has caught up");
     }
 
-    #[tokio::test]
-    async fn bytes_are_bounded_but_one_frame_of_any_size_fits() {
+    #[test]
+    fn bytes_are_bounded_but_one_frame_of_any_size_fits() {
         let outbox = Outbox::default();
         outbox.push(&edit(1, 0, 5 * MAX_BYTES));
-        let mut frames = Vec::new();
-        assert!(matches!(outbox.take(&mut frames).await, Taken::Frames));
+        let mut news = News::default();
+        assert!(matches!(outbox.take(&mut news), Taken::News));
         // A large one beside small ones, in either order.
         outbox.push(&edit(1, 1, 1_000));
         outbox.push(&edit(1, 2, 5 * MAX_BYTES));
         outbox.push(&edit(1, 3, 1_000));
-        assert!(matches!(outbox.take(&mut frames).await, Taken::Frames));
+        assert!(matches!(outbox.take(&mut news), Taken::News));
         outbox.push(&edit(1, 4, MAX_BYTES));
         outbox.push(&edit(1, 5, MAX_BYTES));
         outbox.push(&edit(1, 6, 1));
-        assert!(matches!(outbox.take(&mut frames).await, Taken::Behind));
+        assert!(matches!(outbox.take(&mut news), Taken::Behind));
     }
 
-    #[tokio::test]
-    async fn a_question_survives_and_an_end_comes_before_everything() {
+    #[test]
+    fn a_question_survives_and_an_end_comes_before_everything() {
         let outbox = Outbox::default();
-        outbox.push(&Arc::new(Outgoing { frame: Bytes::new(), carries: Carries::Once }));
+        outbox.push(&Arc::new(Outgoing { frame: Bytes::new(), carries: Carries::Question }));
         for clock in 0..1_000 {
             outbox.push(&edit(1, clock, 10));
         }
-        let mut frames = Vec::new();
-        assert!(matches!(outbox.take(&mut frames).await, Taken::Frames));
-        assert!(matches!(frames[..], [ref only] if matches!(only.carries, Carries::Once)));
+        let mut news = News::default();
+        assert!(matches!(outbox.take(&mut news), Taken::News));
+        assert!(matches!(news.frames[..], [ref only] if matches!(only.carries, Carries::Question)));
         outbox.end(End::Stopping);
         outbox.end(End::Left);
-        assert!(matches!(outbox.take(&mut frames).await, Taken::End(End::Stopping)));
+        assert!(matches!(outbox.take(&mut news), Taken::End(End::Stopping)));
+    }
+
+    #[test]
+    fn the_newest_number_of_saved_edits_is_told_once() {
+        let outbox = Outbox::default();
+        let mut news = News::default();
+        assert!(matches!(outbox.take(&mut news), Taken::Nothing));
+        outbox.saved(1);
+        outbox.saved(4);
+        assert!(matches!(outbox.take(&mut news), Taken::News));
+        assert_eq!((news.saved, news.frames.len()), (4, 0));
+        assert!(matches!(outbox.take(&mut news), Taken::Nothing));
+        outbox.push(&edit(1, 0, 10));
+        assert!(matches!(outbox.take(&mut news), Taken::News));
+        assert_eq!(news.saved, 4);
+    }
+
+    #[test]
+    fn what_applications_say_may_get_lost_and_takes_no_memory_then() {
+        let outbox = Outbox::default();
+        let text = Arc::new(Outgoing { frame: vec![b'x'; 1024].into(), carries: Carries::Stateless });
+        for _ in 0..10_000 {
+            outbox.push(&text);
+        }
+        assert!(matches!(outbox.take(&mut News::default()), Taken::Behind));
+        assert_eq!(outbox.take_missed(), Some(Missed::default()));
     }
 }

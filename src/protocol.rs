@@ -3,7 +3,10 @@
 //!
 //! Source of the format: `sync.js` and `awareness.js` of the npm package `y-protocols`.
 
+pub mod dialect;
+pub mod hocuspocus;
 pub mod relay;
+pub mod y_sweet;
 pub mod y_websocket;
 
 use bytes::Bytes;
@@ -12,7 +15,7 @@ use crate::{
     lib0::{self, ReadError, Reader},
     presence::{self, State},
     state_vector::StateVector,
-    update::Malformed,
+    update::{ClientId, Clock, Malformed},
 };
 
 /// What a peer says.
@@ -28,6 +31,32 @@ pub enum Message {
     Awareness(Vec<State>),
     /// "Who is here?"
     QueryAwareness,
+    /// A text of the application, for the others in the document; only some dialects have it.
+    Stateless(Bytes),
+}
+
+/// A frame on its way to sessions, encoded once and shared by all of them.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The y-protocols message; of a stateless message only its text.
+    pub frame: Bytes,
+    /// What a session misses that does not get it.
+    pub carries: Carries,
+}
+
+/// What a frame carries, as far as it can be made up for.
+#[derive(Debug)]
+pub enum Carries {
+    /// Edits: for each client the first clock that it brings; empty for deletions only.
+    Edits(Vec<(ClientId, Clock)>),
+    /// States of these clients, with their clocks.
+    Presence(Vec<(ClientId, u32)>),
+    /// "This is what I have", which comes only once and so is never dropped.
+    Question,
+    /// An edit is not taken; never dropped either.
+    Refusal,
+    /// A text of an application, which may get lost.
+    Stateless,
 }
 
 /// Why a frame is no message. The text is what the client's developer reads.
@@ -48,7 +77,24 @@ pub enum ProtocolError {
     /// More messages in one frame than are taken.
     #[error("a frame holds more than {0} messages")]
     TooManyMessages(usize),
+    /// An address is too long.
+    #[error("an address has {bytes} bytes; at most {limit} are allowed")]
+    AddressTooLong {
+        /// How many bytes it has.
+        bytes: usize,
+        /// How many it may have.
+        limit: usize,
+    },
+    /// A stateless message is too large.
+    #[error("a stateless message has {bytes} bytes; at most {MAX_STATELESS_BYTES} are allowed")]
+    StatelessTooLarge {
+        /// How many bytes it has.
+        bytes: usize,
+    },
 }
+
+/// The most bytes of a stateless message: everybody in the document gets it.
+pub const MAX_STATELESS_BYTES: usize = 256 * 1024;
 
 const SYNC: u8 = 0;
 const AWARENESS: u8 = 1;
@@ -85,6 +131,7 @@ impl Message {
                 .sum(),
             // A client and a clock, in a map.
             Self::SyncStep1(since) => 32 * since.iter().count(),
+            Self::Stateless(text) => text.len(),
             Self::QueryAwareness => 0,
         }
     }

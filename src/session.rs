@@ -2,18 +2,21 @@
 //! dropped.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until, timeout_at},
+};
 
 use crate::{
     actor::{DocumentHandle, Gone, Terms},
     end::End,
-    outbox::{Outbox, Outgoing, Taken},
+    outbox::{Outbox, Taken},
     presence::SessionId,
-    protocol::Message,
+    protocol::{Message, dialect::News},
 };
 
 /// A stay in a document.
@@ -22,18 +25,23 @@ pub struct Session {
     document: DocumentHandle,
     outbox: Arc<Outbox>,
     /// When its token ends.
-    until: Option<Instant>,
+    until: Mutex<Option<Instant>>,
 }
 
 impl Session {
-    /// Joins a document, until a token ends where there is one.
-    pub async fn join(document: DocumentHandle, terms: Terms, until: Option<Instant>) -> Result<Self, Gone> {
+    /// Joins a document, until a token ends where there is one. Whatever comes for the session, `news` is told.
+    pub async fn join(
+        document: DocumentHandle,
+        terms: Terms,
+        until: Option<Instant>,
+        news: Arc<Notify>,
+    ) -> Result<Self, Gone> {
         // Ids are unique in the process, so also on the node.
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = SessionId(NEXT.fetch_add(1, Ordering::Relaxed));
-        let outbox = Arc::new(Outbox::default());
+        let outbox = Arc::new(Outbox::new(news));
         document.join(id, outbox.clone(), terms).await?;
-        Ok(Self { id, document, outbox, until })
+        Ok(Self { id, document, outbox, until: Mutex::new(until) })
     }
 
     /// Its number, for the log.
@@ -41,15 +49,31 @@ impl Session {
         self.id
     }
 
+    /// When its token ends.
+    pub fn until(&self) -> Option<Instant> {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on with another token, which allows this.
+    pub async fn renew(&self, terms: Terms, until: Option<Instant>) -> Result<(), End> {
+        self.document.change_terms(self.id, terms).await.map_err(|Gone| self.end())?;
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+        Ok(())
+    }
+
     /// Gives what the client says to the document; waits where the session has used more than its share.
     pub async fn receive(&self, message: Message) -> Result<(), End> {
         if let Some(until) = self.outbox.take_rest() {
             sleep_until(until).await;
         }
-        if self.until.is_some_and(|until| until <= Instant::now()) {
+        if self.has_expired() {
             return Err(expired());
         }
         self.document.receive(self.id, message).await.map_err(|Gone| self.end())
+    }
+
+    fn has_expired(&self) -> bool {
+        self.until().is_some_and(|until| until <= Instant::now())
     }
 
     /// Why the document is gone, as far as it has told this session.
@@ -57,25 +81,33 @@ impl Session {
         self.outbox.ended().unwrap_or(End::Reopening)
     }
 
-    /// Waits for what the client must hear; the frames are appended to `frames`.
-    pub async fn next(&self, frames: &mut Vec<Arc<Outgoing>>) -> Result<(), End> {
-        match self.until {
-            None => self.take(frames).await,
-            Some(until) => timeout_at(until, self.take(frames)).await.unwrap_or_else(|_| Err(expired())),
+    /// Waits for what the client must hear.
+    pub async fn next(&self, news: &mut News) -> Result<(), End> {
+        while !self.look(news).await? {
+            match self.until() {
+                None => self.outbox.news().await,
+                // A time-out: then its token has ended.
+                Some(until) => drop(timeout_at(until, self.outbox.news()).await),
+            }
         }
+        Ok(())
     }
 
-    async fn take(&self, frames: &mut Vec<Arc<Outgoing>>) -> Result<(), End> {
-        loop {
-            match self.outbox.take(frames).await {
-                Taken::Frames => return Ok(()),
-                Taken::Behind => {
-                    let asking = Asking::new(&self.outbox);
-                    self.document.catch_up(self.id).await.map_err(|Gone| self.end())?;
-                    asking.done();
-                }
-                Taken::End(end) => return Err(end),
+    /// Whether there is something that the client must hear; then it is in `news`.
+    pub async fn look(&self, news: &mut News) -> Result<bool, End> {
+        if self.has_expired() {
+            return Err(expired());
+        }
+        match self.outbox.take(news) {
+            Taken::Nothing => Ok(false),
+            Taken::News => Ok(true),
+            Taken::Behind => {
+                let asking = Asking::new(&self.outbox);
+                self.document.catch_up(self.id).await.map_err(|Gone| self.end())?;
+                asking.done();
+                Ok(false)
             }
+            Taken::End(end) => Err(end),
         }
     }
 }

@@ -110,6 +110,7 @@ pub fn message(bytes: &[u8]) {
             Message::Update(update) => protocol::update(update),
             Message::Awareness(states) => protocol::awareness(states),
             Message::QueryAwareness => Bytes::from_static(&[3]),
+            Message::Stateless(_) => unreachable!("this dialect has none"),
         };
         assert_eq!(y_websocket::read(&frame), Ok(vec![message]));
     }

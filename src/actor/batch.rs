@@ -4,9 +4,9 @@ use std::{collections::HashMap, sync::Arc};
 
 use crate::{
     document::News,
-    outbox::{Carries, Outgoing, note_first_clocks},
+    outbox::note_first_clocks,
     presence::{SessionId, State},
-    protocol,
+    protocol::{self, Carries, Outgoing},
     state_vector::StateVector,
     update::{Update, merge as merge_updates},
 };
@@ -20,6 +20,8 @@ pub(super) struct Batch {
     pub(super) presence: Vec<(SessionId, Vec<State>)>,
     /// For sessions that wait for "saved": what they get when this batch is saved.
     pub(super) held: Vec<(SessionId, Arc<Outgoing>)>,
+    /// How many of a session's edits are saved when this batch is.
+    pub(super) counts: Vec<(SessionId, u64)>,
 }
 
 /// A piece of news, and who told it.
@@ -38,13 +40,13 @@ impl Batch {
 }
 
 pub(super) fn question(state_vector: &StateVector) -> Arc<Outgoing> {
-    Arc::new(Outgoing { frame: protocol::sync_step_1(state_vector), carries: Carries::Once })
+    Arc::new(Outgoing { frame: protocol::sync_step_1(state_vector), carries: Carries::Question })
 }
 
 pub(super) fn read_only_notice() -> Arc<Outgoing> {
     let frame =
         protocol::permission_denied("your access to this document is read-only: your edits are not taken");
-    Arc::new(Outgoing { frame, carries: Carries::Once })
+    Arc::new(Outgoing { frame, carries: Carries::Refusal })
 }
 
 pub(super) fn edits(news: &News) -> Outgoing {

@@ -106,6 +106,7 @@ fn refuse_mail(mail: Mail, reason: &End) {
         Mail::Join { outbox, .. } => outbox.0.end(reason.clone()),
         Mail::Read(look) => look(Err(reason)),
         Mail::Receive { .. }
+        | Mail::ChangeTerms { .. }
         | Mail::CatchUp { .. }
         | Mail::Leave { .. }
         | Mail::EndSessions { .. }

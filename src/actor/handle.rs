@@ -27,6 +27,10 @@ pub(super) enum Mail {
         message: Message,
         _space: OwnedSemaphorePermit,
     },
+    ChangeTerms {
+        session: SessionId,
+        terms: Terms,
+    },
     CatchUp {
         session: SessionId,
     },
@@ -50,6 +54,7 @@ impl Mail {
             Self::Receive { message, .. } => message.size() > LARGE_BYTES,
             Self::Read(_) => true,
             Self::Join { .. }
+            | Self::ChangeTerms { .. }
             | Self::CatchUp { .. }
             | Self::Leave { .. }
             | Self::EndSessions { .. }
@@ -106,6 +111,11 @@ impl DocumentHandle {
         let bytes = message.size().min(MAILBOX_BYTES) as u32;
         let space = self.0.space.clone().acquire_many_owned(bytes).await.map_err(|_| Gone)?;
         self.send(Mail::Receive { from, message, _space: space }).await
+    }
+
+    /// A session goes on with other terms.
+    pub async fn change_terms(&self, session: SessionId, terms: Terms) -> Result<(), Gone> {
+        self.send(Mail::ChangeTerms { session, terms }).await
     }
 
     /// A session that has fallen behind is ready for what it missed.

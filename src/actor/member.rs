@@ -12,7 +12,8 @@ use super::{batch::Told, budget::Budget};
 use crate::{
     end::End,
     guard::Rest,
-    outbox::{Outbox, Outgoing},
+    outbox::Outbox,
+    protocol::Outgoing,
     state_vector::StateVector,
     update::{ClientId, Clock},
 };
@@ -23,11 +24,23 @@ const MAX_ASIDE_BYTES: usize = 1024 * 1024;
 const MAX_HELD: usize = 256;
 const MAX_HELD_BYTES: usize = 1024 * 1024;
 
+/// How a session hears that its edits are saved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TellSaved {
+    /// Not at all.
+    #[default]
+    No,
+    /// Its own edits come back to it when they are saved.
+    Echo,
+    /// It is told how many of its updates and sync steps 2 are saved, with everything before them.
+    Count,
+}
+
 /// What a session wants, and what it may do.
 #[derive(Debug, Clone, Default)]
 pub struct Terms {
-    /// Whether its own edits come back to it when they are saved.
-    pub echo_saved: bool,
+    /// How it hears that its edits are saved.
+    pub tell_saved: TellSaved,
     /// Whether it only looks on: its edits are refused.
     pub read_only: bool,
     /// Whose it is, where somebody was asked.
@@ -47,8 +60,16 @@ pub(super) struct Member {
     /// What it gets when everything through a number is saved.
     held: VecDeque<(u64, Arc<Outgoing>)>,
     held_bytes: usize,
+    /// How many updates and sync steps 2 it has sent.
+    pub(super) sent: u64,
+    /// How many of them are saved when everything through a number is.
+    counts: VecDeque<(u64, u64)>,
     /// Whether it was asked for what is missing here, and has not answered yet.
     pub(super) asked: bool,
+    /// Whether something that it has sent is not here: it was refused, or needs what is missing.
+    pub(super) lacking: bool,
+    /// Whether it has asked for what it is missing; the greeting asks back once.
+    pub(super) has_asked: bool,
     /// The part of its last sync step 2 that needs what is missing here.
     pub(super) aside: Option<Rest>,
     pub(super) budget: Budget,
@@ -75,15 +96,31 @@ impl Member {
             own: HashSet::new(),
             held: VecDeque::new(),
             held_bytes: 0,
+            sent: 0,
+            counts: VecDeque::new(),
             asked: true,
+            lacking: false,
+            has_asked: false,
             aside: None,
             budget,
         }
     }
 
+    /// Whether its own edits come back to it when they are saved.
+    pub(super) fn echoes(&self) -> bool {
+        self.terms.tell_saved == TellSaved::Echo
+    }
+
+    /// How many of its edits are saved when everything that is here is; none where it is not told, or where that
+    /// would be too early: something that it has sent is not here, or it may still bring what it did not send before.
+    pub(super) fn count(&self) -> Option<u64> {
+        let all_is_here = !self.asked && !self.lacking;
+        (self.terms.tell_saved == TellSaved::Count && all_is_here).then_some(self.sent)
+    }
+
     /// Notes what a session has that says so in its sync step 1.
     pub(super) fn has(&mut self, state_vector: &StateVector) {
-        if self.terms.echo_saved {
+        if self.echoes() {
             self.has.get_or_insert_default();
             self.has_too(state_vector.iter());
         }
@@ -91,7 +128,7 @@ impl Member {
 
     /// Notes that a session has made edits with this client id.
     pub(super) fn makes(&mut self, client: ClientId) {
-        if self.terms.echo_saved {
+        if self.echoes() {
             self.own.insert(client);
         }
     }
@@ -135,7 +172,23 @@ impl Member {
         }
     }
 
+    /// So many of its edits are saved when everything through a number is.
+    pub(super) fn hold_count(&mut self, through: u64, count: u64) {
+        // Where many wait, the last one waits a little longer.
+        if self.counts.back().is_some_and(|(number, _)| *number == through) || self.counts.len() == MAX_HELD {
+            self.counts.pop_back();
+        }
+        self.counts.push_back((through, count));
+    }
+
     pub(super) fn release(&mut self, through: u64) {
+        let mut saved = None;
+        while let Some((_, count)) = self.counts.pop_front_if(|(number, _)| *number <= through) {
+            saved = Some(count);
+        }
+        if let Some(count) = saved {
+            self.outbox.0.saved(count);
+        }
         while let Some((_, outgoing)) = self.held.pop_front_if(|(number, _)| *number <= through) {
             self.held_bytes -= outgoing.frame.len();
             self.outbox.0.push(&outgoing);

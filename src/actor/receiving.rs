@@ -10,6 +10,7 @@ use super::{
     Actor, MEASURE_SHARE,
     batch::{Batch, edits, presence, question, read_only_notice},
     beside_others,
+    member::TellSaved,
 };
 use crate::{
     document::{News, Received, UpdateError},
@@ -32,6 +33,11 @@ impl Actor {
             Message::SyncStep1(since) => {
                 if let Some(member) = self.members.get_mut(&from) {
                     member.has(&since);
+                    // Who asks is asked back: what one side may lack, the other one may, too.
+                    if std::mem::replace(&mut member.has_asked, true) {
+                        member.asked = true;
+                        member.outbox.0.push(&question(&self.document.state_vector()));
+                    }
                 }
                 let reply = self.step_2(since)?;
                 self.reply(from, reply, batch);
@@ -39,10 +45,16 @@ impl Actor {
             Message::SyncStep2(update) => {
                 if let Some(member) = self.members.get_mut(&from) {
                     member.asked = false;
+                    member.sent += 1;
                 }
                 self.receive_update(from, update, true, batch)?;
             }
-            Message::Update(update) => self.receive_update(from, update, false, batch)?,
+            Message::Update(update) => {
+                if let Some(member) = self.members.get_mut(&from) {
+                    member.sent += 1;
+                }
+                self.receive_update(from, update, false, batch)?;
+            }
             // Nobody is here without a session; one that has left brings nobody back.
             Message::Awareness(states) if self.members.contains_key(&from) => {
                 match self.presence.receive(from, states, self.start.elapsed()) {
@@ -59,7 +71,8 @@ impl Actor {
                     }
                 }
             }
-            Message::Awareness(_) => {}
+            Message::Stateless(text) if self.members.contains_key(&from) => self.tell_stateless(from, text),
+            Message::Awareness(_) | Message::Stateless(_) => {}
             Message::QueryAwareness => {
                 if let Some(member) = self.members.get(&from) {
                     member.outbox.0.push(&Arc::new(presence(&self.presence.everybody())));
@@ -77,7 +90,7 @@ impl Actor {
         batch: &mut Batch,
     ) -> Result<(), UpdateError> {
         if self.members.get(&from).is_some_and(|member| member.terms.read_only) {
-            return self.refuse_edit(from, &update);
+            return self.refuse_edit(from, &update, batch);
         }
         let (bytes, limit) = (update.len(), self.limits.update_bytes);
         if bytes > limit {
@@ -110,7 +123,7 @@ impl Actor {
             // The session has left; what it sent before counts all the same.
             return Ok(());
         };
-        if member.terms.echo_saved && *update != *EMPTY_UPDATE {
+        if member.echoes() && *update != *EMPTY_UPDATE {
             let adds = received.news.iter().flat_map(|news| &news.adds);
             if !answers {
                 adds.clone().for_each(|(client, _)| member.makes(*client));
@@ -125,25 +138,33 @@ impl Actor {
             batch.held.extend(own.map(|own| (from, Arc::new(edits(&own)))));
         }
         match received.rest {
-            Some(rest) if answers => member.keep_aside(rest),
+            Some(rest) if answers => {
+                member.lacking = true;
+                member.keep_aside(rest);
+            }
             Some(_) if !member.asked => {
                 member.asked = true;
                 member.outbox.0.push(&question(&self.document.state_vector()));
             }
+            // It holds everything that its sender had when it was asked.
+            None if answers => member.lacking = false,
             _ => {}
         }
+        batch.counts.extend(member.count().map(|count| (from, count)));
         Ok(())
     }
 
-    /// Tells a session that only looks on, once, that its edits are not taken. What it brings may be known, too.
-    fn refuse_edit(&mut self, from: SessionId, update: &[u8]) -> Result<(), UpdateError> {
-        match self.document.has(update) {
-            Ok(true) => {}
+    /// Tells a session that only looks on that its edits are not taken: each time where it is told what is saved,
+    /// otherwise once. What it brings may be known, too.
+    fn refuse_edit(&mut self, from: SessionId, update: &[u8], batch: &mut Batch) -> Result<(), UpdateError> {
+        let has = self.document.has(update);
+        let Some(member) = self.members.get_mut(&from) else { return Ok(()) };
+        match has {
+            Ok(true) => batch.counts.extend(member.count().map(|count| (from, count))),
             Ok(false) => {
-                if let Some(member) = self.members.get_mut(&from)
-                    && !member.told_read_only
-                {
-                    member.told_read_only = true;
+                member.lacking = true;
+                let told = std::mem::replace(&mut member.told_read_only, true);
+                if !told || member.terms.tell_saved == TellSaved::Count {
                     member.outbox.0.push(&read_only_notice());
                 }
             }

@@ -197,6 +197,7 @@ impl Actor {
                 batch.presence.push((place(node), news));
             }
             Relayed::QueryAwareness => self.tell_nodes_who_is_here(),
+            Relayed::Stateless(text) => self.tell_sessions(place(node), text),
             Relayed::EndSessions { user } => {
                 self.end_sessions(user.as_deref());
             }

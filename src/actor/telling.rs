@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use tracing::debug;
 
 use super::{
@@ -14,9 +15,9 @@ use super::{
 };
 use crate::{
     document::{News, UpdateError},
-    outbox::{Carries, Missed, Outgoing},
+    outbox::Missed,
     presence::{SessionId, State},
-    protocol,
+    protocol::{self, Carries, Outgoing, relay::Relayed},
     state_vector::StateVector,
 };
 
@@ -56,7 +57,7 @@ impl Actor {
     /// when all of it is.
     pub(super) fn reply(&self, session: SessionId, reply: Arc<Outgoing>, batch: &mut Batch) {
         match self.members.get(&session) {
-            Some(member) if member.terms.echo_saved => batch.held.push((session, reply)),
+            Some(member) if member.echoes() => batch.held.push((session, reply)),
             Some(member) => member.outbox.0.push(&reply),
             None => {}
         }
@@ -69,7 +70,7 @@ impl Actor {
             let all = merge(batch.news.iter());
             let frames: Vec<_> = all.iter().map(|news| Arc::new(edits(news))).collect();
             for (session, member) in &self.members {
-                if member.terms.echo_saved {
+                if member.echoes() {
                     // What it has made, or has already, it would take for "saved".
                     // What came from the log is saved.
                     let (held, now): (Vec<_>, Vec<_>) = batch.news.iter().partition(|told| {
@@ -100,8 +101,13 @@ impl Actor {
                 self.saver.note(update, &adds);
             }
         }
-        if !batch.held.is_empty() {
+        if !batch.held.is_empty() || !batch.counts.is_empty() {
             let through = self.saver.noted();
+            for (session, count) in batch.counts {
+                if let Some(member) = self.members.get_mut(&session) {
+                    member.hold_count(through, count);
+                }
+            }
             for (session, outgoing) in batch.held {
                 if let Some(member) = self.members.get_mut(&session) {
                     member.hold(through, outgoing);
@@ -139,6 +145,22 @@ impl Actor {
                 member.outbox.0.push(&frame);
             }
         }
+    }
+
+    /// Tells the sessions a text of an application, all but the one that it comes from.
+    pub(super) fn tell_sessions(&self, from: SessionId, text: Bytes) {
+        let text = Arc::new(Outgoing { frame: text, carries: Carries::Stateless });
+        for (session, member) in &self.members {
+            if *session != from {
+                member.outbox.0.push(&text);
+            }
+        }
+    }
+
+    /// Tells everybody a text of an application, on all nodes.
+    pub(super) fn tell_stateless(&self, from: SessionId, text: Bytes) {
+        self.tell_nodes([Relayed::Stateless(text.clone())]);
+        self.tell_sessions(from, text);
     }
 
     /// Gives the sessions that wait for "saved" what is saved by now.

@@ -34,6 +34,9 @@ pub struct Limits {
     /// Most WebSocket connections from one address to this node, and as many others; a trusted proxy's own are not counted
     #[arg(id = "max-connections-per-address", long, env = "QUIRE_MAX_CONNECTIONS_PER_ADDRESS", value_name = "COUNT", default_value = "1000", value_parser = count)]
     pub connections_per_address: usize,
+    /// Most documents on one WebSocket connection, where clients may have several (Hocuspocus)
+    #[arg(id = "max-documents-per-connection", long, env = "QUIRE_MAX_DOCUMENTS_PER_CONNECTION", value_name = "COUNT", default_value = "500", value_parser = count)]
+    pub documents_per_connection: usize,
     /// Most new WebSocket connections from one address per second, ten times as many at once
     #[arg(id = "max-new-connections-per-address", long, env = "QUIRE_MAX_NEW_CONNECTIONS_PER_ADDRESS", value_name = "PER SECOND", default_value = "20", value_parser = count)]
     pub new_connections_per_address: usize,
@@ -65,6 +68,7 @@ impl Default for Limits {
             connections: 50_000,
             connections_per_user: 5,
             connections_per_address: 1_000,
+            documents_per_connection: 500,
             new_connections_per_address: 20,
             open_documents: 100_000,
             memory_bytes: 4 << 30,

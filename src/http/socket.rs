@@ -1,44 +1,36 @@
-//! WebSockets: the upgrade, and the way to the document that the client asks for.
+//! WebSockets: the upgrade, and the dialect that each route speaks.
 
-use std::{net::SocketAddr, time::SystemTime};
+use std::net::SocketAddr;
 
 use axum::{
-    Extension,
     extract::{
-        ConnectInfo, Query, State, WebSocketUpgrade, rejection::QueryRejection,
-        ws::rejection::WebSocketUpgradeRejection,
+        ConnectInfo, FromRequestParts, Path, Query, State, WebSocketUpgrade, rejection::QueryRejection,
+        ws::WebSocket,
     },
-    http::{HeaderMap, Uri},
+    http::{HeaderMap, StatusCode, Uri, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
-use tokio::time::Instant;
-use tracing::{Instrument, info, info_span};
 
 use super::{
-    Shared,
+    Shared, admission,
     authorize::{SUBPROTOCOL, access, refuse_origin},
+    entrance::Entrance,
     error::Problem,
 };
 use crate::{
-    access::{Access, AccessError},
-    actor::Terms,
-    backend::{Backend, Counted},
-    config::Limits,
-    connection,
+    actor::TellSaved,
+    connection::{self, Admitted, Entrance as _},
     end::End,
-    hub::{Hub, Stopping},
-    level::Level,
+    hub::Stopping,
     name::DocumentName,
-    session::Session,
+    protocol::{dialect::Dialect, hocuspocus::Hocuspocus, y_sweet::YSweet, y_websocket::YWebsocket},
 };
 
 /// What is read from a socket at once. The library's default, 128 KiB, is kept for every connection.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
 /// From this size on, what waits for a socket is written.
 const WRITE_BUFFER_BYTES: usize = 4 * 1024;
-/// How often a session tries to join a document that is being closed at that moment.
-const JOIN_TRIES: usize = 5;
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Options {
@@ -53,110 +45,117 @@ enum Echo {
     Saved,
 }
 
+/// A request that may become a WebSocket: there is a place for it.
+pub(crate) struct Upgrade {
+    upgrade: WebSocketUpgrade,
+    place: admission::Place,
+    /// Why the page that asks may not connect, if so.
+    refused: Option<String>,
+}
+
+impl FromRequestParts<Shared> for Upgrade {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Response> {
+        let upgrade = WebSocketUpgrade::from_request_parts(parts, shared)
+            .await
+            .map_err(|error| Problem::new(error.status(), error.body_text()).into_response())?;
+        if shared.stopping.is_cancelled() {
+            return Err(Problem::unavailable(Stopping).into_response());
+        }
+        // Not there where an embedding program does not tell it.
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+        let admitted = shared.admission.admit_websocket(peer, &parts.headers);
+        let place = admitted.map_err(IntoResponse::into_response)?;
+        let upgrade = upgrade
+            .protocols([SUBPROTOCOL])
+            .max_message_size(shared.limits.frame_bytes)
+            .max_frame_size(shared.limits.frame_bytes)
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(WRITE_BUFFER_BYTES);
+        Ok(Self { upgrade, place, refused: refuse_origin(&shared.origins, &parts.headers) })
+    }
+}
+
+impl Upgrade {
+    /// Serves the connection in this dialect; `admitted` is for its only document, where clients do not name
+    /// documents by themselves.
+    fn serve(
+        self,
+        shared: Shared,
+        entrance: Entrance,
+        dialect: impl Dialect + 'static,
+        admitted: Option<Result<Admitted, (DocumentName, End)>>,
+    ) -> Response {
+        let Self { upgrade, place, .. } = self;
+        upgrade.on_upgrade(move |socket: WebSocket| {
+            let Shared { limits, connections, .. } = shared;
+            connections.track_future(async move {
+                match admitted.transpose() {
+                    Ok(admitted) => {
+                        connection::serve(socket, Box::new(dialect), &entrance, admitted, &limits).await;
+                    }
+                    // Clients come back for ever where the upgrade itself is refused.
+                    Err((document, end)) => {
+                        entrance.left(document.as_str(), None, &end);
+                        connection::close(socket, &end).await;
+                    }
+                }
+                drop(place);
+            })
+        })
+    }
+}
+
 /// `/ws/{name}`: y-websocket's protocol; the document's name is everything after `/ws/`.
 pub(crate) async fn y_websocket(
     State(shared): State<Shared>,
     options: Result<Query<Options>, QueryRejection>,
     uri: Uri,
-    // Not there where an embedding program does not tell it.
-    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
     headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Response {
-    let Query(options) = match options {
-        Ok(options) => options,
-        Err(error) => return Problem::bad_request(error.body_text()).into_response(),
-    };
-    let upgrade = match upgrade {
-        Ok(upgrade) => upgrade,
-        Err(error) => return Problem::new(error.status(), error.body_text()).into_response(),
-    };
+    upgrade: Upgrade,
+) -> Result<Response, Problem> {
+    let Query(options) = options.map_err(|error| Problem::bad_request(error.body_text()))?;
     let path = uri.path();
-    let name = match DocumentName::from_path(path.strip_prefix("/ws/").unwrap_or(path)) {
-        Ok(name) => name,
-        Err(error) => return Problem::bad_request(error).into_response(),
+    let name = DocumentName::from_path(path.strip_prefix("/ws/").unwrap_or(path));
+    let name = name.map_err(Problem::bad_request)?;
+    let tell_saved = match options.echo {
+        Some(Echo::Saved) => TellSaved::Echo,
+        None => TellSaved::No,
     };
-    if shared.stopping.is_cancelled() {
-        return Problem::unavailable(Stopping).into_response();
+    let access = access(&shared, &headers, &uri).await;
+    let entrance = Entrance::new(shared.clone(), upgrade.refused.clone(), tell_saved);
+    let admitted = entrance.allow(access, name.clone()).map_err(|end| (name, end));
+    Ok(upgrade.serve(shared, entrance, YWebsocket::default(), Some(admitted)))
+}
+
+/// `/hocuspocus`, and whatever is below it for balancers: Hocuspocus' protocol; clients name documents by themselves.
+pub(crate) async fn hocuspocus(State(shared): State<Shared>, upgrade: Upgrade) -> Response {
+    let entrance = Entrance::new(shared.clone(), upgrade.refused.clone(), TellSaved::Count);
+    upgrade.serve(shared, entrance, Hocuspocus::default(), None)
+}
+
+/// `/d/{name}/ws/{name}`: Y-Sweet's protocol. Its clients expect a refused upgrade where they are not let in.
+pub(crate) async fn y_sweet(
+    State(shared): State<Shared>,
+    Path((name, again)): Path<(String, String)>,
+    uri: Uri,
+    headers: HeaderMap,
+    upgrade: Upgrade,
+) -> Result<Response, Problem> {
+    if name != again {
+        return Err(Problem::bad_request(format!("the address names two documents, {name:?} and {again:?}")));
     }
-    let peer = peer.map(|Extension(ConnectInfo(peer))| peer.ip());
-    let place = match shared.admission.admit_websocket(peer, &headers) {
-        Ok(place) => place,
-        Err(refusal) => return refusal.into_response(),
-    };
-    let terms = match refuse_origin(&shared.origins, &headers) {
-        Some(reason) => Err(End::Forbidden(reason)),
-        None => allowed(access(&shared, &headers, &uri).await, &name, options.echo.is_some()),
-    };
-    let Shared { hub, backend, limits, metrics, connections, .. } = shared;
-    let upgrade = upgrade
-        .protocols([SUBPROTOCOL])
-        .max_message_size(limits.frame_bytes)
-        .max_frame_size(limits.frame_bytes)
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(WRITE_BUFFER_BYTES);
-    upgrade.on_upgrade(move |socket| {
-        let user = terms.as_ref().ok().and_then(|(terms, _)| terms.user.clone());
-        let span = info_span!("connection", document = %name, user = user.as_deref(), session = tracing::field::Empty);
-        let serve = async move {
-            let joined = async {
-                let (terms, until) = terms?;
-                let counted = count(&*backend, terms.user.as_deref(), &limits).await?;
-                Ok((join(&hub, &name, terms, until).await?, counted))
-            };
-            let end = match joined.await {
-                // The connection counts until it has ended.
-                Ok((session, _counted)) => {
-                    tracing::Span::current().record("session", session.id().0);
-                    info!("joined");
-                    connection::serve(socket, session, &limits).await
-                }
-                // Clients come back for ever where the upgrade itself is refused.
-                Err(end) => connection::close(socket, end).await,
-            };
-            metrics.session_ended(&end);
-            info!(code = end.code(), reason = end.reason(), "left");
-            drop(place);
+    let name = DocumentName::new(&name).map_err(Problem::bad_request)?;
+    let access = access(&shared, &headers, &uri).await;
+    let entrance = Entrance::new(shared.clone(), upgrade.refused.clone(), TellSaved::Count);
+    let admitted = entrance.allow(access, name.clone()).map_err(|end| {
+        let status = match end {
+            End::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            _ => StatusCode::FORBIDDEN,
         };
-        connections.track_future(serve.instrument(span))
-    })
-}
-
-/// What a session may do, and until when.
-fn allowed(
-    access: Result<Access, AccessError>,
-    name: &DocumentName,
-    echo_saved: bool,
-) -> Result<(Terms, Option<Instant>), End> {
-    let allowed = access.and_then(|access| Ok((access.require(name, Level::Read)?, access)));
-    let (level, access) = allowed.map_err(|error| match error {
-        AccessError::Missing | AccessError::Token(_) => End::Unauthorized(error.to_string()),
-        AccessError::Level { .. } => End::Forbidden(error.to_string()),
+        entrance.left(name.as_str(), None, &end);
+        Problem::new(status, end.reason())
     })?;
-    let left = access.expires().map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
-    let terms = Terms { echo_saved, read_only: level < Level::Write, user: access.user().map(Into::into) };
-    Ok((terms, left.map(|left| Instant::now() + left)))
-}
-
-/// Counts a user's connection, unless the user has too many.
-async fn count(backend: &dyn Backend, user: Option<&str>, limits: &Limits) -> Result<Option<Counted>, End> {
-    let (Some(user), limit) = (user, limits.connections_per_user) else { return Ok(None) };
-    match backend.admit(user, limit).await {
-        Ok(Some(counted)) => Ok(Some(counted)),
-        Ok(None) => Err(End::Full(format!(
-            "{user:?} has {limit} connections already, and no more are allowed (--max-connections-per-user)"
-        ))),
-        Err(error) => Err(End::Full(error.to_string())),
-    }
-}
-
-/// Joins a document, which is opened where it is not open.
-async fn join(hub: &Hub, name: &DocumentName, terms: Terms, until: Option<Instant>) -> Result<Session, End> {
-    for _ in 0..JOIN_TRIES {
-        let document = hub.open(name).map_err(|unopened| unopened.end())?;
-        if let Ok(session) = Session::join(document, terms.clone(), until).await {
-            return Ok(session);
-        }
-    }
-    Err(End::Reopening)
+    Ok(upgrade.serve(shared, entrance, YSweet::default(), Some(Ok(admitted))))
 }

@@ -14,6 +14,7 @@ const MAX_STATES_BYTES: usize = 16 * 1024;
 
 const AWARENESS: u8 = 1;
 const QUERY_AWARENESS: u8 = 3;
+const STATELESS: u8 = 5;
 const CHECK: u8 = 100;
 const END_SESSIONS: u8 = 101;
 
@@ -24,6 +25,8 @@ pub enum Relayed {
     Awareness(Vec<State>),
     /// "I have just opened it: who is here?"
     QueryAwareness,
+    /// A text of an application, for everybody in the document.
+    Stateless(Bytes),
     /// "An administrator ends the sessions of this user, or of everybody."
     EndSessions {
         /// Whose.
@@ -47,6 +50,7 @@ impl Relayed {
         match kind {
             AWARENESS => Ok(Self::Awareness(presence::read(rest)?)),
             QUERY_AWARENESS => Ok(Self::QueryAwareness),
+            STATELESS => Ok(Self::Stateless(Bytes::copy_from_slice(rest))),
             CHECK => {
                 let mut reader = Reader::new(rest);
                 let (epoch, number) = (reader.uint()?, reader.uint()?);
@@ -71,6 +75,10 @@ impl Relayed {
                 bytes.extend(presence::write(states));
             }
             Self::QueryAwareness => bytes.push(QUERY_AWARENESS),
+            Self::Stateless(text) => {
+                bytes.push(STATELESS);
+                bytes.extend_from_slice(text);
+            }
             Self::EndSessions { user } => {
                 bytes.push(END_SESSIONS);
                 if let Some(user) = user {

@@ -1,8 +1,14 @@
-//! The dialect of y-websocket: a frame is one message, without an envelope.
+//! The dialect of y-websocket: a frame is one message, without an envelope. A client that asks for it hears its own
+//! updates again when they are saved.
 //!
-//! Source: the npm package `y-websocket`, 1.5 to 3.1.
+//! Source: the npm packages `y-websocket`, 1.5 to 3.1, and `@y/websocket` 4.
 
-use super::{Message, ProtocolError};
+use bytes::Bytes;
+
+use super::{
+    Carries, Message, ProtocolError,
+    dialect::{Address, Dialect, News, Request},
+};
 use crate::lib0::Reader;
 
 /// The most messages that are taken from one frame. Clients send one; some bundle a few.
@@ -11,6 +17,27 @@ pub const MAX_MESSAGES: usize = 16;
 /// A frame that says nothing: an awareness message about nobody. The client drops a socket on which it has
 /// not seen data for 30 seconds, whatever pings it saw.
 pub const KEEP_ALIVE: &[u8] = &[1, 1, 0];
+
+/// The dialect, which remembers nothing.
+#[derive(Debug, Default)]
+pub struct YWebsocket(Address);
+
+impl Dialect for YWebsocket {
+    fn read(&mut self, frame: &[u8]) -> Result<Vec<Request>, ProtocolError> {
+        let messages = read(frame)?.into_iter();
+        Ok(messages.map(|message| Request::Receive { address: self.0.clone(), message }).collect())
+    }
+
+    fn write(&mut self, _address: &Address, news: &mut News, frames: &mut Vec<Bytes>) {
+        // It would log a stateless message as an error.
+        let known = news.frames.drain(..).filter(|outgoing| !matches!(outgoing.carries, Carries::Stateless));
+        frames.extend(known.map(|outgoing| outgoing.frame.clone()));
+    }
+
+    fn keep_alive(&self) -> Bytes {
+        Bytes::from_static(KEEP_ALIVE)
+    }
+}
 
 /// Reads a frame from a client.
 pub fn read(frame: &[u8]) -> Result<Vec<Message>, ProtocolError> {

@@ -301,7 +301,7 @@ impl Tab {
                 assert_eq!(clients.len(), states.len(), "somebody is told of twice: {states:?}");
                 states.into_iter().for_each(|state| self.shows(state));
             }
-            Message::QueryAwareness => {}
+            Message::QueryAwareness | Message::Stateless(_) => {}
         }
         None
     }

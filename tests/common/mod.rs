@@ -299,7 +299,7 @@ impl Person {
                 self.applies(&update);
                 false
             }
-            Message::Awareness(_) | Message::QueryAwareness => false,
+            Message::Awareness(_) | Message::QueryAwareness | Message::Stateless(_) => false,
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 use quire::{
+    actor::TellSaved,
     document::Document,
     guard::Rest,
     protocol::{self, Message},
@@ -31,8 +32,8 @@ pub struct Client {
     pub number: ClientId,
     /// Edits that it has made, of which it may send some again.
     pub made: Vec<Bytes>,
-    /// Whether it takes its own edits, when they come back to it, for saved.
-    pub echo_saved: bool,
+    /// How it hears that its edits are saved: they come back to it, or it is told how many of them are.
+    pub tell_saved: TellSaved,
     /// What it takes for saved: the first clock that is not, and whole updates.
     pub saved: HashMap<ClientId, Clock>,
     pub saved_updates: Vec<Bytes>,
@@ -53,7 +54,7 @@ pub enum Replica {
 
 impl Client {
     /// A client that has made none of its edits yet. Its page has the number of the first, or another one.
-    pub fn new(replica: Replica, edits: Vec<Edit>, otherwise: ClientId, echo_saved: bool) -> Self {
+    pub fn new(replica: Replica, edits: Vec<Edit>, otherwise: ClientId, tell_saved: TellSaved) -> Self {
         Self {
             replica,
             numbers: edits.iter().filter_map(Edit::number).collect(),
@@ -61,7 +62,7 @@ impl Client {
             forgetful: edits.is_empty(),
             edits: edits.into(),
             made: Vec::new(),
-            echo_saved,
+            tell_saved,
             saved: HashMap::new(),
             saved_updates: Vec::new(),
             back_at: 0,
@@ -99,8 +100,19 @@ impl Client {
                 Ok((Some(protocol::sync_step_2(&self.replica.diff(&since)?)), Vec::new()))
             }
             Message::SyncStep2(update) | Message::Update(update) => Ok((None, self.replica.receive(update)?)),
-            Message::Awareness(_) | Message::QueryAwareness => Ok((None, Vec::new())),
+            Message::Awareness(_) | Message::QueryAwareness | Message::Stateless(_) => Ok((None, Vec::new())),
         }
+    }
+
+    /// Notes an update of its own of which it was told that it is saved.
+    pub fn note_counted(&mut self, update: Bytes) -> Vec<(ClientId, Clock)> {
+        let ends = ends(&update);
+        for &(client, end) in &ends {
+            let saved = self.saved.entry(client).or_default();
+            *saved = end.max(*saved);
+        }
+        self.saved_updates.push(update);
+        ends
     }
 
     /// Notes what a frame from the server says to be saved: its own edits.
@@ -119,6 +131,13 @@ impl Client {
         }
         ends
     }
+}
+
+/// For each client id the first clock after what an update brings.
+pub fn ends(update: &Bytes) -> Vec<(ClientId, Clock)> {
+    let read = Update::read(update).expect("clients send well-formed updates");
+    let sections = read.sections.iter();
+    sections.map(|section| (section.client, read.blocks[section.blocks.end - 1].end_clock())).collect()
 }
 
 impl Replica {

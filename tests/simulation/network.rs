@@ -1,15 +1,16 @@
 //! The connections between clients and server, and what a bad network makes of them.
 
-use std::mem;
+use std::{mem, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use quire::{
-    actor::Terms,
+    actor::{TellSaved, Terms},
     end::End,
     lib0::Reader,
-    protocol::{self, Message, y_websocket},
+    protocol::{self, Message, dialect::News, y_websocket},
     session::Session,
+    update::{ClientId, Clock},
 };
 use yrs::updates::{decoder::Decode, encoder::Encode};
 
@@ -22,7 +23,10 @@ pub(super) struct Link {
     pub(super) node: usize,
     /// The server's side; none when the server has let go.
     pub(super) session: Option<Session>,
-    pub(super) echo_saved: bool,
+    pub(super) tell_saved: TellSaved,
+    /// The updates that the server has been given, and how many of them it has told to be saved.
+    pub(super) given: Vec<Bytes>,
+    pub(super) counted: usize,
     /// Whether the client takes it for open.
     pub(super) client_open: bool,
     pub(super) up: Vec<Travelling>,
@@ -51,10 +55,12 @@ impl World {
             self.comes_back_later(client);
             return Ok(());
         };
-        let echo_saved = self.clients[client].echo_saved;
+        let tell_saved = self.clients[client].tell_saved;
         let join = async {
             let document = process.open()?;
-            Ok::<_, String>(Session::join(document, Terms { echo_saved, ..Terms::default() }, None).await)
+            Ok::<_, String>(
+                Session::join(document, Terms { tell_saved, ..Terms::default() }, None, Arc::default()).await,
+            )
         };
         let Ok(session) = process.runtime.block_on(join)? else {
             // The document left memory at this moment.
@@ -68,7 +74,9 @@ impl World {
             client,
             node,
             session: Some(session),
-            echo_saved,
+            tell_saved,
+            given: Vec::new(),
+            counted: 0,
             client_open: true,
             up: Vec::new(),
             down: Vec::new(),
@@ -98,23 +106,42 @@ impl World {
             // Nobody hears it.
             return Ok(());
         }
-        if link.echo_saved
+        if link.tell_saved == TellSaved::Echo
             && let Ok(Message::SyncStep2(update) | Message::Update(update)) =
                 Message::read(&mut Reader::new(&frame))
         {
-            for (id, end) in self.clients[link.client].note_saved(&update, &self.made_twice) {
-                if self.store.written(id) < end {
-                    let client = link.client;
-                    return Err(format!(
-                        "client {client} was told that its edits are saved, and {id}:{end} is not written"
-                    ));
-                }
-            }
+            let client = link.client;
+            let saved = self.clients[client].note_saved(&update, &self.made_twice);
+            self.must_be_written(client, &saved)?;
         }
         let before = link.down.last().map_or(0, |last| last.due);
         let dues = self.travels(before);
         let frames = dues.into_iter().map(|due| Travelling { due, frame: frame.clone() });
         self.links[index].down.extend(frames);
+        Ok(())
+    }
+
+    fn must_be_written(&self, client: usize, saved: &[(ClientId, Clock)]) -> Result<(), String> {
+        match saved.iter().find(|(id, end)| self.store.written(*id) < *end) {
+            None => Ok(()),
+            Some((id, end)) => Err(format!(
+                "client {client} was told that its edits are saved, and {id}:{end} is not written"
+            )),
+        }
+    }
+
+    /// The server has told how many of the updates are saved that came over this connection.
+    fn count_saved(&mut self, index: usize, count: u64) -> Result<(), String> {
+        let link = &mut self.links[index];
+        let (client, from) = (link.client, mem::replace(&mut link.counted, count as usize));
+        if link.counted < from || link.counted > link.given.len() {
+            return Err(format!("{count} updates are said to be saved, of {}", link.given.len()));
+        }
+        let saved: Vec<_> = link.given[from..link.counted].to_vec();
+        for update in saved {
+            let ends = self.clients[client].note_counted(update);
+            self.must_be_written(client, &ends)?;
+        }
         Ok(())
     }
 
@@ -164,6 +191,11 @@ impl World {
                 };
                 let client = self.links[index].client;
                 let messages = y_websocket::read(&frame).map_err(|error| error.to_string())?;
+                let updates = messages.iter().filter_map(|message| match message {
+                    Message::SyncStep2(update) | Message::Update(update) => Some(update.clone()),
+                    _ => None,
+                });
+                let updates: Vec<_> = updates.collect();
                 let received = process.runtime.block_on(async {
                     for message in messages {
                         session.receive(message).await?;
@@ -173,6 +205,9 @@ impl World {
                 if let Err(end) = received {
                     self.ended(index, end)?;
                     break;
+                }
+                if self.links[index].tell_saved == TellSaved::Count {
+                    self.links[index].given.extend(updates);
                 }
                 self.trace.note(self.now, format_args!("client {client} is heard, {} bytes", frame.len()));
                 // Some come one by one, and some as a batch.
@@ -194,13 +229,16 @@ impl World {
             if self.links[index].stalled_until > self.now {
                 continue;
             }
-            let mut frames = Vec::new();
-            let next = process.runtime.block_on(async { session.next(&mut frames).now_or_never() });
+            let mut news = News::default();
+            let next = process.runtime.block_on(async { session.next(&mut news).now_or_never() });
             match next {
                 None => {}
                 Some(Ok(())) => {
-                    for outgoing in frames {
+                    for outgoing in news.frames {
                         self.send_down(index, outgoing.frame.clone())?;
+                    }
+                    if self.links[index].tell_saved == TellSaved::Count {
+                        self.count_saved(index, news.saved)?;
                     }
                 }
                 Some(Err(end)) => self.ended(index, end)?,

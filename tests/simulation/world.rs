@@ -14,6 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use quire::{
+    actor::TellSaved,
     config::Limits,
     document::{
         Document, Received,
@@ -206,9 +207,15 @@ impl World {
         let made_twice = updates.filter(|update| !made.insert(update.clone())).collect();
         let visitors = random.below(2) as usize;
         let edits = history.into_iter().chain((0..visitors).map(|_| Vec::new()));
-        let clients = edits
-            .zip(VISITORS..)
-            .map(|(edits, number)| Client::new(Replica::new(trial), edits, number, random.percent(30)));
+        let clients = edits.zip(VISITORS..).map(|(edits, number)| {
+            let tell_saved = match random.percent(30) {
+                true => TellSaved::Echo,
+                // Where the network keeps its promises: a count is of what came in order.
+                false if !habits.lossy && (seed + number).is_multiple_of(2) => TellSaved::Count,
+                false => TellSaved::No,
+            };
+            Client::new(Replica::new(trial), edits, number, tell_saved)
+        });
         let clients = clients.collect();
         let (store, nodes) = match trial {
             Trial::Nodes(mistake) => {
@@ -380,7 +387,7 @@ impl World {
         if self.random.percent(second_connections) {
             let client = self.random.index(self.clients.len());
             // Not where it would hear on one connection what it has just said on the other, and take it for saved.
-            if self.is_connected(client) && !self.clients[client].echo_saved {
+            if self.is_connected(client) && self.clients[client].tell_saved != TellSaved::Echo {
                 self.connect(client)?;
             }
         }
@@ -618,6 +625,12 @@ impl World {
             }
             if !self.is_connected(number) {
                 differences.push(format!("client {number} is not connected"));
+            }
+            let waits = |link: &&Link| link.client == number && link.counted < link.given.len();
+            if let Some(link) = self.links.iter().find(waits) {
+                let Link { counted, given, .. } = link;
+                differences
+                    .push(format!("client {number} knows that {counted} of {} edits are saved", given.len()));
             }
             if client.replica.waits() > 0 {
                 differences.push(format!("client {number} has gaps"));

@@ -1,0 +1,110 @@
+//! The dialect of Y-Sweet: y-websocket's frames, and a message with which a client asks which version of its own is
+//! saved. It numbers its versions by itself.
+//!
+//! Source: the npm package `@y-sweet/client`, 0.9 (`provider.ts`).
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::{
+    Carries, Message, ProtocolError,
+    dialect::{Address, Dialect, News, Request},
+    y_websocket::KEEP_ALIVE,
+};
+use crate::lib0::{self, Reader};
+
+const QUERY_AWARENESS: u8 = 3;
+const SYNC_STATUS: u8 = 102;
+
+/// The most versions of which it is remembered what they wait for; where there are more, the last one waits longer.
+const MAX_VERSIONS: usize = 256;
+
+/// The dialect, which remembers what the client's versions wait for.
+#[derive(Debug, Default)]
+pub struct YSweet {
+    address: Address,
+    /// How many updates and sync steps 2 have come, and how many of them are saved.
+    received: u64,
+    saved: u64,
+    /// Versions, and how many of those must be saved for each.
+    versions: VecDeque<(u64, u64)>,
+    /// The newest version that is saved.
+    saved_version: Option<u64>,
+}
+
+impl YSweet {
+    /// The client is at this version now; what it is told at once.
+    fn note(&mut self, version: u64) -> Bytes {
+        // Before it has said what we lack, nothing is known of what it has.
+        let needs = self.received.max(1);
+        if self.versions.back().is_some_and(|(before, _)| *before == needs)
+            || self.versions.len() == MAX_VERSIONS
+        {
+            self.versions.pop_back();
+        }
+        self.versions.push_back((needs, version));
+        self.find_saved();
+        match self.saved_version {
+            Some(version) => sync_status(version),
+            // It must hear something within three seconds.
+            None => self.keep_alive(),
+        }
+    }
+
+    fn find_saved(&mut self) {
+        while let Some((_, version)) = self.versions.pop_front_if(|(needs, _)| *needs <= self.saved) {
+            self.saved_version = Some(version);
+        }
+    }
+}
+
+impl Dialect for YSweet {
+    fn read(&mut self, frame: &[u8]) -> Result<Vec<Request>, ProtocolError> {
+        let mut reader = Reader::new(frame);
+        let request = match reader.clone().byte()? {
+            SYNC_STATUS => {
+                reader.byte()?;
+                let version = Reader::new(reader.bytes()?).uint()?;
+                Request::Answer(self.note(version))
+            }
+            // Its answer to this message has its kind, too, and states behind it.
+            QUERY_AWARENESS => {
+                Request::Receive { address: self.address.clone(), message: Message::QueryAwareness }
+            }
+            _ => Request::Receive { address: self.address.clone(), message: Message::read(&mut reader)? },
+        };
+        Ok(vec![request])
+    }
+
+    fn receives(&mut self, _address: &Address, message: &Message) {
+        if let Message::SyncStep2(_) | Message::Update(_) = message {
+            self.received += 1;
+        }
+    }
+
+    fn write(&mut self, _address: &Address, news: &mut News, frames: &mut Vec<Bytes>) {
+        // It takes y-protocols' notices for nothing, and stateless messages for errors.
+        let known = news.frames.drain(..).filter(|outgoing| !matches!(outgoing.carries, Carries::Stateless));
+        frames.extend(known.map(|outgoing| outgoing.frame.clone()));
+        let before = self.saved_version;
+        self.saved = news.saved;
+        self.find_saved();
+        if let Some(version) = self.saved_version
+            && before != self.saved_version
+        {
+            frames.push(sync_status(version));
+        }
+    }
+
+    fn keep_alive(&self) -> Bytes {
+        Bytes::from_static(KEEP_ALIVE)
+    }
+}
+
+fn sync_status(version: u64) -> Bytes {
+    let (mut number, mut frame) = (Vec::new(), vec![SYNC_STATUS]);
+    lib0::write_uint(&mut number, version);
+    lib0::write_bytes(&mut frame, &number);
+    frame.into()
+}
