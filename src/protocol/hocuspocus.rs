@@ -226,3 +226,124 @@ fn behind(address: &str, message: &[u8]) -> Bytes {
     frame.extend_from_slice(message);
     frame.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::protocol;
+
+    const HELLO: &[u8] = b"\x01\x01\x07\x00\x04\x01\x01t\x05hello\x00";
+
+    fn stay() -> (Hocuspocus, Address) {
+        let (mut dialect, address) = (Hocuspocus::default(), Address::from("d"));
+        assert!(dialect.joined(&address, false).is_some());
+        (dialect, address)
+    }
+
+    fn acknowledged(dialect: &mut Hocuspocus, address: &Address, saved: u64) -> usize {
+        let (mut news, mut frames) = (News { saved, ..News::default() }, Vec::new());
+        dialect.write(address, &mut news, &mut frames);
+        assert!(frames.iter().all(|frame| **frame == *b"\x01d\x08\x01"));
+        frames.len()
+    }
+
+    fn asks(has: &[(u64, u32)]) -> Message {
+        Message::SyncStep1(has.iter().copied().collect())
+    }
+
+    #[test]
+    fn frames_are_read_as_the_clients_write_them() {
+        let (mut dialect, address) = stay();
+        let token = Request::Join { address: address.clone(), token: "tok".to_owned() };
+        assert_eq!(dialect.read(b"\x01d\x02\x00\x03tok\x054.8.0"), Ok(vec![token.clone()]));
+        assert_eq!(dialect.read(b"\x01d\x02\x00\x03tok"), Ok(vec![token]));
+        let receive = |message| Ok(vec![Request::Receive { address: address.clone(), message }]);
+        assert_eq!(dialect.read(b"\x01d\x00\x00\x01\x00"), receive(asks(&[])));
+        assert_eq!(dialect.read(b"\x01d\x00\x02\x02\0\0"), receive(Message::Update(vec![0, 0].into())));
+        assert_eq!(dialect.read(b"\x01d\x05\x02hi"), receive(Message::Stateless("hi".into())));
+        assert_eq!(dialect.read(b"\x01d\x07"), Ok(vec![Request::Leave { address: address.clone() }]));
+        assert_eq!(dialect.read(b"\x09"), Ok(vec![Request::Answer(vec![10].into())]));
+        assert_eq!(dialect.read(b"\x0a"), Ok(Vec::new()));
+        assert_eq!((dialect.document("d\0session"), dialect.document("d")), ("d", "d"));
+    }
+
+    #[test]
+    fn what_is_no_message_ends_only_its_own_stay() {
+        let (mut dialect, address) = stay();
+        for (frame, error) in [
+            (&b"\x01d\x06\x01x"[..], ProtocolError::UnknownType(6)),
+            (b"\x01d\x02\x01\x01x", ProtocolError::UnknownType(1)),
+            (b"\x01d", lib0::ReadError::End.into()),
+        ] {
+            assert_eq!(dialect.read(frame), Ok(vec![Request::Refuse { address: address.clone(), error }]));
+        }
+        // Where not even the document is known, nobody can be told.
+        assert!(dialect.read(b"").is_err() && dialect.read(b"\x05d").is_err());
+        let long = [&[0xff, 0x7f][..], &[b'x'; 16_383]].concat();
+        assert!(matches!(dialect.read(&long), Err(ProtocolError::AddressTooLong { bytes: 16_383, .. })));
+        let mut large = b"\x01d\x05".to_vec();
+        lib0::write_bytes(&mut large, &[b'x'; MAX_STATELESS_BYTES + 1]);
+        let error = ProtocolError::StatelessTooLarge { bytes: MAX_STATELESS_BYTES + 1 };
+        assert_eq!(dialect.read(&large), Ok(vec![Request::Refuse { address, error }]));
+    }
+
+    #[test]
+    fn each_update_and_the_answer_to_the_greeting_are_acknowledged_once() {
+        let (mut dialect, address) = stay();
+        for message in
+            [asks(&[]), Message::SyncStep2(vec![0, 0].into()), Message::Update(HELLO.into()), asks(&[])]
+        {
+            assert_eq!(acknowledged(&mut dialect, &address, 0), 0);
+            dialect.receives(&address, &message);
+        }
+        // It has begun to count anew, so what came before does not count any more.
+        assert_eq!(acknowledged(&mut dialect, &address, 2), 0);
+        dialect.receives(&address, &Message::SyncStep2(HELLO.into()));
+        dialect.receives(&address, &Message::Update(HELLO.into()));
+        // An answer that we asked for by ourselves.
+        dialect.receives(&address, &Message::SyncStep2(HELLO.into()));
+        dialect.receives(&address, &Message::Update(HELLO.into()));
+        assert_eq!(acknowledged(&mut dialect, &address, 3), 1);
+        assert_eq!(acknowledged(&mut dialect, &address, 3), 0);
+        assert_eq!(acknowledged(&mut dialect, &address, 6), 2);
+    }
+
+    #[test]
+    fn an_update_from_before_the_client_began_to_count_is_not_acknowledged() {
+        let (mut dialect, address) = stay();
+        dialect.receives(&address, &asks(&[(7, 5)]));
+        dialect.receives(&address, &Message::Update(HELLO.into()));
+        // A deletion says of no time when it was made.
+        dialect.receives(&address, &Message::Update(b"\x00\x01\x07\x01\x00\x01"[..].into()));
+        dialect.receives(&address, &Message::SyncStep2(HELLO.into()));
+        assert_eq!(acknowledged(&mut dialect, &address, 3), 2);
+        dialect.receives(&address, &Message::Update(HELLO.into()));
+        assert_eq!(acknowledged(&mut dialect, &address, 4), 1);
+    }
+
+    #[test]
+    fn the_client_hears_of_its_access_and_of_each_refused_edit() {
+        let (mut dialect, address) = (Hocuspocus::default(), Address::from("d"));
+        assert_eq!(dialect.joined(&address, true).unwrap(), b"\x01d\x02\x02\x08readonly"[..]);
+        assert_eq!(dialect.joined(&address, true), None);
+        assert_eq!(dialect.joined(&address, false).unwrap(), b"\x01d\x02\x02\x0aread-write"[..]);
+        let outgoing = |frame: Bytes, carries| Arc::new(Outgoing { frame, carries });
+        let mut news = News {
+            frames: vec![
+                outgoing(protocol::update(HELLO), Carries::Edits(Vec::new())),
+                outgoing(protocol::permission_denied("no"), Carries::Refusal),
+                outgoing("hi".into(), Carries::Stateless),
+            ],
+            saved: 0,
+        };
+        let mut frames = Vec::new();
+        dialect.write(&address, &mut news, &mut frames);
+        assert_eq!(frames[0], [b"\x01d\x00\x02\x0f", HELLO].concat());
+        assert_eq!(frames[1..], [&b"\x01d\x08\x00"[..], b"\x01d\x05\x02hi"]);
+        let ended = dialect.ended(&address, &End::Forbidden("nope".to_owned()));
+        assert_eq!(ended.unwrap(), b"\x01d\x02\x01\x04nope"[..]);
+        assert_eq!(dialect.ended(&address, &End::Stopping), None);
+    }
+}

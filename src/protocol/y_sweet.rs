@@ -108,3 +108,56 @@ fn sync_status(version: u64) -> Bytes {
     lib0::write_bytes(&mut frame, &number);
     frame.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asks(dialect: &mut YSweet, version: u8) -> Bytes {
+        match dialect.read(&[102, 1, version]).unwrap().remove(0) {
+            Request::Answer(answer) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn told(dialect: &mut YSweet, saved: u64) -> Vec<Bytes> {
+        let (mut news, mut frames) = (News { saved, ..News::default() }, Vec::new());
+        dialect.write(&Address::default(), &mut news, &mut frames);
+        frames
+    }
+
+    #[test]
+    fn a_version_is_told_when_everything_before_it_is_saved() {
+        let mut dialect = YSweet::default();
+        let update = Message::Update(vec![0, 0].into());
+        // Nothing is known of what it has written offline.
+        assert_eq!(asks(&mut dialect, 0), KEEP_ALIVE);
+        dialect.receives(&Address::default(), &Message::SyncStep2(vec![0, 0].into()));
+        assert_eq!(asks(&mut dialect, 0), KEEP_ALIVE);
+        assert_eq!(told(&mut dialect, 1), [&[102, 1, 0][..]]);
+        dialect.receives(&Address::default(), &update);
+        assert_eq!(asks(&mut dialect, 1), [102, 1, 0][..]);
+        dialect.receives(&Address::default(), &update);
+        assert_eq!(asks(&mut dialect, 2), [102, 1, 0][..]);
+        assert_eq!(told(&mut dialect, 2), [&[102, 1, 1][..]]);
+        assert!(told(&mut dialect, 2).is_empty());
+        assert_eq!(told(&mut dialect, 3), [&[102, 1, 2][..]]);
+        assert_eq!(asks(&mut dialect, 2), [102, 1, 2][..]);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_and_never_told_too_early() {
+        let mut dialect = YSweet::default();
+        for version in 0..=255 {
+            dialect.receives(&Address::default(), &Message::Update(vec![0, 0].into()));
+            for _ in 0..3 {
+                asks(&mut dialect, version / 2);
+            }
+        }
+        assert_eq!(dialect.versions.len(), MAX_VERSIONS);
+        assert_eq!(told(&mut dialect, 255), [&[102, 1, 127][..]]);
+        assert!(dialect.read(&[102, 1]).is_err() && dialect.read(&[102, 0]).is_err());
+        // Its answer to a question has the question's kind.
+        assert_eq!(dialect.read(&[3, 9, 9, 9]).unwrap().len(), 1);
+    }
+}

@@ -83,6 +83,12 @@ export class Scene {
     return person
   }
 
+  /** Somebody with another client, who leaves when the story ends: before the servers do. */
+  accompany = (person) => {
+    this.#people.push(person)
+    return person
+  }
+
   /** Something else to put away when the story ends. */
   afterwards = (tidy) => this.#afterwards.push(tidy)
 
