@@ -18,7 +18,7 @@ export default defineConfig({
   server: {
     proxy: {
       '/api': server,
-      '/ws': { target: server, ws: true },
+      '/hocuspocus': { target: server, ws: true },
     },
   },
 })

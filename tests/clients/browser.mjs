@@ -59,11 +59,16 @@ class Visitor {
   }
 
   isConnected() {
-    return eventually(async () => assert.match(await this.page.getByTestId('status').innerText(), /^Connected/))
+    return eventually(async () => assert.match(await this.status(), /^(Connected|Saving|Saved)/))
+  }
+
+  /** What the page says of the connection and of what is saved. */
+  status() {
+    return this.page.getByTestId('status').innerText()
   }
 
   isOffline() {
-    return eventually(async () => assert.doesNotMatch(await this.page.getByTestId('status').innerText(), /^Connected/))
+    return eventually(async () => assert.match(await this.status(), /^Offline/))
   }
 
   /** Types where the caret is, key by key. */

@@ -29,6 +29,15 @@ export async function startRedis({ afterwards }) {
   return `redis://127.0.0.1:${port}`
 }
 
+/** Lets a Redis answer nobody for so many milliseconds. */
+export async function pauseRedis(url, milliseconds) {
+  const { hostname, port } = new URL(url)
+  const socket = connect(Number(port), hostname)
+  socket.write(`CLIENT PAUSE ${milliseconds} ALL\r\n`)
+  await once(socket, 'data')
+  socket.destroy()
+}
+
 /** Starts so many nodes on one Redis. Each comes back where it was. */
 export async function startNodes(scene, count) {
   const redis = await startRedis(scene)

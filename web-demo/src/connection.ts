@@ -1,13 +1,18 @@
-// Connects the document to the server, and says in one word at a time how that stands.
+// Connects the document to the server, and says how that stands and whether everything is saved.
+import { HocuspocusProvider, HocuspocusProviderWebsocket } from '@hocuspocus/provider'
 import type { Awareness } from 'y-protocols/awareness'
-import { WebsocketProvider } from 'y-websocket'
 import type * as Y from 'yjs'
 import { pathSegment } from './document-name'
 import type { Token } from './token'
 
 export type ConnectionState =
-  | { readonly kind: 'connecting' | 'connected' | 'offline' }
-  | { readonly kind: 'closed'; readonly code: number; readonly reason: string }
+  | { readonly kind: 'connecting' | 'saving' | 'saved' | 'offline' }
+  | { readonly kind: 'closed'; readonly reason: string }
+
+export interface Connection {
+  /** Tries again after the server has closed the document. */
+  connect(): void
+}
 
 /** Connects, and reports every change of state; the provider connects again by itself. */
 export function connect(
@@ -16,31 +21,45 @@ export function connect(
   ydoc: Y.Doc,
   awareness: Awareness,
   report: (state: ConnectionState) => void,
-): WebsocketProvider {
+): Connection {
   const scheme = location.protocol === 'https:' ? 'wss' : 'ws'
-  const provider = new WebsocketProvider(`${scheme}://${location.host}/ws`, pathSegment(documentName), ydoc, {
-    awareness,
-    connect: false,
-    params: token === null ? {} : { token: token.text },
+  const socket = new HocuspocusProviderWebsocket({
+    // The name is there for balancers; the provider says it again in each message.
+    url: `${scheme}://${location.host}/hocuspocus/${pathSegment(documentName)}`,
   })
-
-  // "Connected" is said only when the document is here. An open socket alone shows nothing, and a
-  // new attempt after a failed one is still "offline", or the words would flicker with every attempt.
-  provider.on('sync', (synced) => {
-    if (!synced) return
-    report({ kind: 'connected' })
+  const provider = new HocuspocusProvider({
+    websocketProvider: socket,
+    name: documentName,
+    document: ydoc,
+    awareness,
+    token: token?.text ?? '',
+  })
+  // An open socket alone shows nothing, and a new attempt after a failed one is still "offline", or the words would
+  // flicker with every attempt: what counts is whether the document is here.
+  provider.on('synced', () => {
+    reportSaved()
     // Others may have seen this visitor leave; only a newer announcement than that counts for them.
     awareness.setLocalState(awareness.getLocalState())
   })
-  provider.on('connection-close', () => report({ kind: 'offline' }))
-  provider.on('closed', ({ code, reason }) => report({ kind: 'closed', code, reason }))
+  provider.on('unsyncedChanges', () => provider.synced && reportSaved())
+  provider.on('disconnect', () => report({ kind: 'offline' }))
+  provider.on('authenticationFailed', ({ reason }: { reason: string }) => report({ kind: 'closed', reason }))
+  provider.attach()
+
+  function reportSaved(): void {
+    report({ kind: provider.hasUnsyncedChanges ? 'saving' : 'saved' })
+  }
 
   // Say goodbye, so that nobody stays in the list until the server misses them.
-  addEventListener('pagehide', () => provider.disconnect())
+  addEventListener('pagehide', () => socket.disconnect())
   addEventListener('pageshow', (event) => {
-    if (event.persisted) provider.connect()
+    if (event.persisted) location.reload()
   })
 
-  provider.connect()
-  return provider
+  return {
+    connect() {
+      void provider.sendToken()
+      provider.startSync()
+    },
+  }
 }
