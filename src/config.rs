@@ -131,6 +131,8 @@ enum Command {
     Serve(Box<Serve>),
     /// Print a token that this server accepts, signed with its own secret
     Token(TokenRequest),
+    /// Take over the documents of another server
+    Import(ImportRequest),
 }
 
 #[derive(Debug, Args)]
@@ -168,6 +170,34 @@ pub struct TokenRequest {
     pub secret: Option<Secret>,
 }
 
+/// Where documents are to be taken over from, and where they are to go.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct ImportRequest {
+    /// Which server has kept them
+    #[arg(value_name = "SERVER")]
+    pub from: OtherServer,
+    /// Where it has kept them; nothing is changed there
+    #[arg(value_name = "FOLDER or FILE")]
+    pub store: PathBuf,
+    /// Folder for the documents, as the server is told; no server may be running on it
+    #[arg(long, env = "QUIRE_DATA", value_name = "FOLDER", default_value = "./data")]
+    pub data: PathBuf,
+    /// Redis for the documents, in place of the folder; servers may be running on it
+    #[arg(long, env = "QUIRE_REDIS", value_name = "URL", hide_env_values = true)]
+    pub redis: Option<String>,
+}
+
+/// A server whose documents can be taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OtherServer {
+    /// The LevelDB folder that YPERSISTENCE has named
+    YWebsocket,
+    /// The SQLite file of @hocuspocus/extension-sqlite
+    Hocuspocus,
+    /// The folder of "y-sweet serve FOLDER"
+    YSweet,
+}
+
 /// What the process is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Task {
@@ -175,6 +205,8 @@ pub enum Task {
     Serve(Box<Config>),
     /// Print a token.
     Token(TokenRequest),
+    /// Take over documents.
+    Import(ImportRequest),
 }
 
 impl Task {
@@ -189,6 +221,7 @@ impl Task {
                 config.authentication.check(config.listen)?;
             }
             Self::Token(request) => request.secret = secret,
+            Self::Import(_) => {}
         }
         Ok(task)
     }
@@ -211,7 +244,7 @@ impl Cli {
     fn serve(&self) -> Option<&Serve> {
         match &self.command {
             Some(Command::Serve(serve)) => Some(serve),
-            Some(Command::Token(_)) => None,
+            Some(Command::Token(_) | Command::Import(_)) => None,
             None => Some(&self.serve),
         }
     }
@@ -222,6 +255,7 @@ impl From<Cli> for Task {
         match cli.command {
             Some(Command::Serve(serve)) => Self::Serve(Box::new(serve.settings)),
             Some(Command::Token(request)) => Self::Token(request),
+            Some(Command::Import(request)) => Self::Import(request),
             None => Self::Serve(Box::new(cli.serve.settings)),
         }
     }
@@ -289,7 +323,7 @@ mod tests {
     fn read(arguments: &[&str]) -> Result<Config, ConfigError> {
         match task(arguments)? {
             Task::Serve(config) => Ok(*config),
-            other @ Task::Token(_) => panic!("{other:?}"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -317,6 +351,18 @@ mod tests {
         assert_eq!((request.level, request.ttl), (Level::Write, Duration::from_secs(3_600)));
         let error = task(&["token", "--user", "alice"]).unwrap_err().to_string();
         assert!(error.contains("--document"), "{error}");
+    }
+
+    #[test]
+    fn an_import_is_told_from_where_to_where() {
+        let arguments = ["import", "y-websocket", "old", "--redis", "redis://127.0.0.1"];
+        let Task::Import(request) = task(&arguments).unwrap() else { panic!("another task") };
+        assert_eq!((request.from, request.store), (OtherServer::YWebsocket, "old".into()));
+        assert_eq!((request.data, request.redis), ("./data".into(), Some("redis://127.0.0.1".to_owned())));
+        let error = task(&["import", "etherpad", "old"]).unwrap_err().to_string();
+        assert!(error.contains("etherpad") && error.contains("y-websocket, hocuspocus, y-sweet"), "{error}");
+        let error = task(&["import", "y-sweet"]).unwrap_err().to_string();
+        assert!(error.contains("FOLDER or FILE"), "{error}");
     }
 
     #[test]

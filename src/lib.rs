@@ -9,7 +9,7 @@
 //! 6  main
 //! 5  lib (Server)
 //! 4  http/*   connection   session
-//! 3  hub
+//! 3  hub      import/*
 //! 2  actor    saver    outbox    capacity
 //! 1  backend/*   access/*   config   metrics
 //! 0  name  update  state_vector  guard  presence  protocol/*  document/*  record  end  level  lib0
@@ -61,6 +61,7 @@ pub mod end;
 pub mod guard;
 pub mod http;
 pub mod hub;
+pub mod import;
 pub mod level;
 pub mod lib0;
 pub mod metrics;
@@ -78,6 +79,7 @@ use std::{
     future::Future,
     hash::{BuildHasher, RandomState},
     io,
+    path::Path,
     sync::Arc,
     thread,
     time::Duration,
@@ -163,13 +165,8 @@ impl Server {
     /// Opens the data folder, or connects to Redis, and starts the threads on which documents live. It does not
     /// listen yet.
     pub fn new(config: &Config) -> Result<Self, StartError> {
-        let runtime = Builder::new_multi_thread()
-            .thread_name("quire")
-            .thread_stack_size(STACK_BYTES)
-            .enable_all()
-            .build()
-            .map_err(StartError::Threads)?;
-        let backend = open_backend(config, runtime.handle())?;
+        let runtime = start_runtime()?;
+        let backend = open_backend(&config.data, config.redis.as_deref(), runtime.handle())?;
         let limits = Arc::new(config.limits.clone());
         let hub = Hub::new(backend.clone(), runtime.handle().clone(), config.idle, limits.clone());
         let authentication = &config.authentication;
@@ -241,8 +238,23 @@ impl Server {
     }
 }
 
-fn open_backend(config: &Config, runtime: &Handle) -> Result<Arc<dyn Backend>, StartError> {
-    let Some(url) = &config.redis else { return Ok(Arc::new(Embedded::open(&config.data)?)) };
+/// Starts threads on which documents may live.
+pub fn start_runtime() -> Result<Runtime, StartError> {
+    Builder::new_multi_thread()
+        .thread_name("quire")
+        .thread_stack_size(STACK_BYTES)
+        .enable_all()
+        .build()
+        .map_err(StartError::Threads)
+}
+
+/// Opens the data folder, or connects to Redis where one is named. What the backend does by itself runs on `runtime`.
+pub fn open_backend(
+    data: &Path,
+    redis: Option<&str>,
+    runtime: &Handle,
+) -> Result<Arc<dyn Backend>, StartError> {
+    let Some(url) = redis else { return Ok(Arc::new(Embedded::open(data)?)) };
     // On a thread of its own: whoever embeds the server may be inside a runtime, where nothing may be waited for.
     let connected = thread::scope(|scope| scope.spawn(|| runtime.block_on(Link::connect(url))).join());
     let link = connected.expect("connecting does not panic")?;

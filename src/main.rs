@@ -1,22 +1,27 @@
-//! The `quire` command: arguments in, server up, signal, server down.
+//! The `quire` command: arguments in, server up, signal, server down; or a token, or another server's documents.
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use quire::{
     Server,
     access::own,
-    config::{Config, ConfigError, LogFormat, Task, TokenRequest},
+    config::{Config, ConfigError, ImportRequest, LogFormat, OtherServer, Task, TokenRequest},
+    import::{Import, ImportError, counts::Counts, hocuspocus, y_sweet, y_websocket},
 };
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    time::Instant,
 };
 use tracing::{error, info, warn};
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How often a terminal shows how far an import has come.
+const SHOW_EVERY: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let task = match Task::from_process() {
@@ -31,8 +36,9 @@ fn main() -> ExitCode {
     let config = match task {
         Task::Serve(config) => config,
         Task::Token(request) => return print_token(request),
+        Task::Import(request) => return import_documents(&request),
     };
-    log_to_stderr(&config);
+    log_to_stderr(&config.log, config.log_format);
     allow_many_files(&config);
     match run(&config) {
         Ok(()) => ExitCode::SUCCESS,
@@ -54,6 +60,65 @@ fn print_token(request: TokenRequest) -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+fn import_documents(request: &ImportRequest) -> ExitCode {
+    log_to_stderr("warn", LogFormat::Text);
+    match run_import(request) {
+        Ok(counts) if counts.refused() == 0 => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_import(request: &ImportRequest) -> anyhow::Result<Counts> {
+    let store = &request.store;
+    // First, so that a slip of the pen makes no data folder.
+    let documents = match request.from {
+        OtherServer::YWebsocket => y_websocket::open(store),
+        OtherServer::Hocuspocus => hocuspocus::open(store),
+        OtherServer::YSweet => y_sweet::open(store),
+    }?;
+    let runtime = quire::start_runtime()?;
+    let backend = quire::open_backend(&request.data, request.redis.as_deref(), runtime.handle())?;
+    let mut counts = Counts::default();
+    runtime.block_on(async {
+        let ended = tell(Import::start(documents, backend.clone()), &mut counts).await;
+        backend.close().await?;
+        println!("{counts}");
+        ended.context("the import stopped early; what it imported stays, and the next one adds the rest")
+    })?;
+    match counts.is_empty() {
+        true => bail!("there is no document in {}: is it the right place?", store.display()),
+        false => Ok(counts),
+    }
+}
+
+/// Follows an import to its end, and tells what is not taken over; a terminal also shows how far it has come.
+async fn tell(mut import: Import, counts: &mut Counts) -> Result<(), ImportError> {
+    let at_terminal = std::io::stderr().is_terminal();
+    // Back to the beginning of the line, and away with what stands there.
+    let clear = if at_terminal { "\r\x1b[K" } else { "" };
+    let mut shown = Instant::now();
+    while let Some(imported) = import.next().await {
+        let imported = imported?;
+        counts.count(&imported);
+        for problem in imported.refused {
+            eprintln!("{clear}{:?}: {problem}", imported.name);
+        }
+        if let Some(left) = imported.left {
+            eprintln!("{clear}{:?}: not taken over: {left}", imported.name);
+        }
+        if at_terminal && shown.elapsed() > SHOW_EVERY {
+            shown = Instant::now();
+            eprint!("{clear}{counts} ...");
+        }
+    }
+    eprint!("{clear}");
+    Ok(())
 }
 
 fn run(config: &Config) -> anyhow::Result<()> {
@@ -108,13 +173,13 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-fn log_to_stderr(config: &Config) {
+fn log_to_stderr(filter: &str, format: LogFormat) {
     let log = tracing_subscriber::fmt()
-        .with_env_filter(&config.log)
+        .with_env_filter(filter)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
-    match config.log_format {
+    match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }

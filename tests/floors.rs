@@ -23,7 +23,7 @@ const FLOORS: &[&[&str]] = &[
     ],
     &["backend", "access", "config", "metrics"],
     &["outbox", "saver", "actor", "capacity"],
-    &["hub"],
+    &["hub", "import"],
     &["session", "connection", "http"],
     &["lib"],
     &["main"],
