@@ -17,20 +17,25 @@ const PATH = [process.env.PATH, '/usr/sbin'].join(delimiter)
 /** Milliseconds after which the balancer has noticed that a node is there again. */
 const NOTICED = 10_000
 
-/** Starts a Redis, and answers its URL. */
+/** Starts a Redis. It may be killed, and started again with what it had written. */
 export async function startRedis({ afterwards }) {
   const folder = await mkdtemp(join(tmpdir(), 'quire-redis-'))
-  afterwards(() => rm(folder, { recursive: true, force: true }))
   const port = await freePort()
   const settings = ['--bind', '127.0.0.1', '--port', port, '--dir', folder]
-  const redis = run('redis-server', [join(repository, 'deploy/redis.conf'), ...settings.map(String)])
-  afterwards(redis.kill)
-  await redis.listens(port)
-  return `redis://127.0.0.1:${port}`
+  let redis
+  const start = async () => {
+    redis = run('redis-server', [join(repository, 'deploy/redis.conf'), ...settings.map(String)])
+    await redis.listens(port)
+  }
+  const kill = () => redis?.kill()
+  afterwards(kill)
+  afterwards(() => rm(folder, { recursive: true, force: true }))
+  await start()
+  return { url: `redis://127.0.0.1:${port}`, start, kill }
 }
 
 /** Lets a Redis answer nobody for so many milliseconds. */
-export async function pauseRedis(url, milliseconds) {
+export async function pauseRedis({ url }, milliseconds) {
   const { hostname, port } = new URL(url)
   const socket = connect(Number(port), hostname)
   socket.write(`CLIENT PAUSE ${milliseconds} ALL\r\n`)
@@ -40,7 +45,7 @@ export async function pauseRedis(url, milliseconds) {
 
 /** Starts so many nodes on one Redis. Each comes back where it was. */
 export async function startNodes(scene, count) {
-  const redis = await startRedis(scene)
+  const { url: redis } = await startRedis(scene)
   const start = async () => scene.serve({ port: await freePort(), flags: ['--redis', redis] })
   return Promise.all(Array.from({ length: count }, start))
 }

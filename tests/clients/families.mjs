@@ -2,6 +2,7 @@
 // speaks to her own client; what she can do is the same.
 
 import { YSweetProvider } from '@y-sweet/client'
+import * as decoding from 'lib0/decoding'
 import { Awareness } from 'y-protocols/awareness'
 import { WebSocket } from 'ws'
 import * as Y from 'yjs'
@@ -12,6 +13,10 @@ import { WebsocketProvider as YWebsocket3 } from 'y-websocket'
 import { WebsocketProvider as YWebsocket1 } from 'y-websocket-1'
 import { WebsocketProvider as YWebsocket2 } from 'y-websocket-2'
 import { eventually } from './harness.mjs'
+
+/** Frames of y-websocket that carry an update begin with these: a sync message, and its kind. */
+const SYNC = 0
+const UPDATE = 2
 
 const HOCUSPOCUS = { 2: hocuspocus2, 3: hocuspocus3, 4: hocuspocus4 }
 const Y_WEBSOCKET = { 1: YWebsocket1, 2: YWebsocket2, 3: YWebsocket3 }
@@ -27,6 +32,16 @@ class Client {
 
   types(words) {
     this.text.insert(this.text.length, words)
+  }
+
+  /** Her client says that everything is saved. */
+  hearsSaved() {
+    this.savedUpdate = Y.encodeStateAsUpdate(this.doc)
+  }
+
+  /** What she was told is saved, as an update. */
+  told() {
+    return this.savedUpdate
   }
 
   /** Waits until the whole text is this. */
@@ -72,6 +87,7 @@ export class HocuspocusClient extends Client {
       onStateless: ({ payload }) => this.stateless.push(payload),
       ...more,
     })
+    this.provider.on('unsyncedChanges', (changes) => (changes.number ?? changes) === 0 && this.hearsSaved())
     // Since version 3 a provider with a socket of somebody else's is attached by hand.
     this.provider.attach?.()
   }
@@ -85,9 +101,6 @@ export class HocuspocusClient extends Client {
     return this.synced && this.provider.unsyncedChanges === 0
   }
 
-  onSaved(hear) {
-    this.provider.on('unsyncedChanges', (changes) => (changes.number ?? changes) === 0 && hear())
-  }
 
   disconnects() {
     this.socket.disconnect()
@@ -109,14 +122,20 @@ export class HocuspocusClient extends Client {
 }
 
 export class YWebsocketClient extends Client {
-  constructor(server, document, who, { version, token } = {}) {
+  constructor(server, document, who, { version, token, echo } = {}) {
     super(who)
+    this.echoes = echo && new Echoes()
     this.provider = new Y_WEBSOCKET[version](`${server.url.replace('http', 'ws')}/ws`, document, this.doc, {
       awareness: this.awareness,
-      WebSocketPolyfill: WebSocket,
+      WebSocketPolyfill: this.echoes?.socket() ?? WebSocket,
       disableBc: true,
-      params: token ? { token } : {},
+      params: { ...(token && { token }), ...(echo && { echo }) },
     })
+  }
+
+  /** What she was told is saved, as an update. */
+  told() {
+    return this.echoes.all()
   }
 
   get synced() {
@@ -152,6 +171,7 @@ export class YSweetClient extends Client {
       WebSocketPolyfill: WebSocket,
       showDebuggerLink: false,
     })
+    this.provider.on('local-changes', (changes) => !changes && this.hearsSaved())
   }
 
   get synced() {
@@ -162,12 +182,13 @@ export class YSweetClient extends Client {
     return this.synced && !this.provider.hasLocalChanges
   }
 
-  onSaved(hear) {
-    this.provider.on('local-changes', (changes) => !changes && hear())
-  }
 
   losesTheLine() {
     this.provider.websocket?.terminate()
+  }
+
+  disconnects() {
+    this.provider.disconnect()
   }
 
   leaves() {
@@ -175,6 +196,34 @@ export class YSweetClient extends Client {
     this.provider.status = 'offline'
     this.provider.destroy()
     this.doc.destroy()
+  }
+}
+
+/** What a client of y-websocket was told is saved: with `echo=saved`, her own updates that come back. */
+export class Echoes {
+  #heard = []
+  #all
+
+  /** A socket that listens as well. The client is alone when it is connected, so every update is one of her own. */
+  socket() {
+    const heard = this.#heard
+    return class extends WebSocket {
+      constructor(...args) {
+        super(...args)
+        this.on('message', (data) => {
+          const frame = decoding.createDecoder(new Uint8Array(data))
+          if (decoding.readVarUint(frame) !== SYNC || decoding.readVarUint(frame) !== UPDATE) return
+          heard.push(decoding.readVarUint8Array(frame).slice())
+        })
+      }
+    }
+  }
+
+  /** Everything that was reported, as an update; undefined where nothing was. */
+  all() {
+    const news = this.#heard.splice(0)
+    if (news.length > 0) this.#all = Y.mergeUpdates([this.#all ?? Y.encodeStateAsUpdate(new Y.Doc()), ...news])
+    return this.#all
   }
 }
 

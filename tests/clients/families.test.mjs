@@ -5,20 +5,14 @@ import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { describe } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
-import * as Y from 'yjs'
 import { startNodes } from './cluster.mjs'
 import { HocuspocusClient, openSocket, versions } from './families.mjs'
-import { eventually, freePort, random, sortedStateVector, story, token } from './harness.mjs'
+import { eventually, freePort, sortedStateVector, story, token } from './harness.mjs'
 
 const SECRET = randomBytes(48).toString('base64')
 
 /** All clients give a line up that was silent for 30 seconds; some look only every few seconds. */
 const IDLE = Number(process.env.IDLE_SECONDS ?? 70) * 1_000
-
-const ROUNDS = Number(process.env.ROUNDS ?? 10)
-/** Milliseconds that a server lives in one round, at most. */
-const LIFETIME = 400
-const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 31))
 
 /** Somebody comes with the client of this version, and leaves with the story. */
 function come(scene, { version, Kind }, server, document, who, options = {}) {
@@ -144,44 +138,6 @@ describe('every client', { concurrency: 3 }, () => {
       await eventually(() => assert.deepEqual([bob.stateless, carol.stateless], [['{"lunch":"now"}'], ['{"lunch":"now"}']]))
       assert.deepEqual(alice.stateless, [])
     })
-
-    story(`hocuspocus ${kind.version}: what was reported saved survives ${ROUNDS} crashes (SEED=${seed})`, async (scene) => {
-      const chance = random(seed)
-      const server = await scene.serve({ port: await freePort() })
-      let roundsWithNews = 0
-      for (let round = 1; round <= ROUNDS; round += 1) {
-        const alice = come(scene, kind, server, 'notes')
-        let saved
-        alice.onSaved(() => (saved = Y.encodeStateAsUpdate(alice.doc)))
-        await alice.isSynced()
-        await eventually(() => alice.saved)
-        saved = undefined
-        let lives = true
-        const typing = (async () => {
-          for (let word = 0; lives; word += 1) {
-            const { length } = alice.text
-            if (length > 20 && chance() < 0.2) alice.text.delete(Math.floor(chance() * (length - 10)), 5)
-            else alice.text.insert(Math.floor(chance() * length), `<${word}>`)
-            await pause(chance() * 8)
-          }
-        })()
-        await pause(50 + chance() * LIFETIME)
-        await server.kill()
-        const told = saved
-        lives = false
-        // She must not bring back what the server lost.
-        alice.disconnects()
-        await typing
-        await server.start()
-        if (!told) continue
-        roundsWithNews += 1
-        const stranger = come(scene, kind, server, 'notes')
-        await stranger.isSynced()
-        assert.ok(Y.snapshotContainsUpdate(Y.snapshot(stranger.doc), told), `round ${round}: something is gone`)
-        stranger.leaves()
-      }
-      assert.ok(roundsWithNews >= ROUNDS / 4, `only in ${roundsWithNews} rounds something was reported saved at all`)
-    }, { patience: 60_000 + ROUNDS * 3_000 })
   }
 
   story('hocuspocus 4: a token is asked for again before it ends, and the session goes on', async (scene) => {

@@ -32,7 +32,7 @@ story('a page says that it is saved when it is, and not before', async (scene) =
   const browser = await startBrowser()
   scene.afterwards(() => browser.close())
   const redis = await startRedis(scene)
-  const server = await scene.serve({ flags: ['--redis', redis] })
+  const server = await scene.serve({ flags: ['--redis', redis.url] })
   const alice = await visitDemo(browser, server, DOCUMENT, { name: 'Alice' })
   const bob = await visitDemo(browser, server, DOCUMENT, { name: 'Bob' })
   await alice.types('Hello')
