@@ -1,6 +1,6 @@
 //! What a hundred thousand changed frames do: frames of real sessions with flipped bits, cuts, doubled parts, other
-//! lengths and ends of other frames go to a running server over a few hundred connections, while two people type to
-//! each other on another document. Prints their latency beside an undisturbed run. Fails where the server dies, stops
+//! lengths and ends of other frames go to a running server over a few hundred connections, a third of them in each
+//! dialect, while two people type to each other on another document. Prints their latency beside an undisturbed run. Fails where the server dies, stops
 //! answering, or keeps the memory.
 //!
 //! `cargo bench --bench mutated`
@@ -17,7 +17,10 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, future::join_all};
-use quire::lib0::{Reader, write_bytes};
+use quire::{
+    lib0::{Reader, write_bytes},
+    protocol::y_websocket::KEEP_ALIVE,
+};
 use quire_process::{
     AS_SHIPPED, Quire, Socket, try_join,
     typists::{attacked_documents_leave, type_beside},
@@ -43,6 +46,43 @@ const IDLE: &str = "5";
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What the frames may leave behind.
 const MAX_GROWTH_MB: f64 = 64.0;
+
+/// What a third of the attackers speaks.
+#[derive(Debug, Clone, Copy)]
+enum Dialect {
+    YWebsocket,
+    Hocuspocus,
+    YSweet,
+}
+
+impl Dialect {
+    fn path(self, document: &str) -> String {
+        match self {
+            Self::YWebsocket => format!("/ws/{document}"),
+            Self::Hocuspocus => format!("/hocuspocus/{document}"),
+            Self::YSweet => format!("/d/{document}/ws/{document}"),
+        }
+    }
+
+    /// What stands before each message.
+    fn envelope(self, document: &str) -> Vec<u8> {
+        let mut envelope = Vec::new();
+        if let Self::Hocuspocus = self {
+            write_bytes(&mut envelope, document.as_bytes());
+        }
+        envelope
+    }
+
+    /// What a client says first, and after each edit.
+    fn also_says(self) -> &'static [u8] {
+        match self {
+            Self::YWebsocket => KEEP_ALIVE,
+            Self::Hocuspocus => &[2, 0, 1, b'x'],
+            // One that is answered with its own kind, once something is saved.
+            Self::YSweet => &[1, 1, 0],
+        }
+    }
+}
 
 /// How connections ended: close codes, and 0 for none.
 type Ends = BTreeMap<u16, usize>;
@@ -105,10 +145,10 @@ fn change(mut bytes: Vec<u8>, other: &[u8], random: &mut Random) -> Vec<u8> {
 }
 
 /// Opens a document, and waits where the server or the system has no room for a moment.
-async fn connect(address: &str, document: &str) -> Socket {
+async fn connect(address: &str, path: &str) -> Socket {
     let start = Instant::now();
     loop {
-        match try_join(address, document).await {
+        match try_join(address, path).await {
             Ok(socket) => return socket,
             Err(error) if start.elapsed() > PATIENCE => panic!("no connection: {error}"),
             Err(_) => sleep(Duration::from_millis(50)).await,
@@ -116,15 +156,21 @@ async fn connect(address: &str, document: &str) -> Socket {
     }
 }
 
-/// Sends frames, and waits until the server has done with them; answers the close code where it closed the connection.
-async fn send(socket: &mut Socket, frames: impl IntoIterator<Item = Bytes>) -> Option<u16> {
-    for frame in frames.into_iter().chain([Bytes::from_static(&[3])]) {
+/// Sends frames, and waits until the server has done with them; answers the close code where it closed the connection,
+/// and 1 where it only refuses to hear more of the document.
+async fn send(socket: &mut Socket, envelope: &[u8], frames: impl IntoIterator<Item = Bytes>) -> Option<u16> {
+    let question = [envelope, &[3]].concat().into();
+    for frame in frames.into_iter().chain([question]) {
         // An error: it was thrown out for what it sent before, and will read that.
         let _ = socket.send(Frame::Binary(frame)).await;
     }
     loop {
         match timeout(PATIENCE, socket.next()).await.expect("an answer in time") {
-            Some(Ok(Frame::Binary(answer))) if answer[0] == 1 => return None,
+            Some(Ok(Frame::Binary(answer))) => match answer.strip_prefix(envelope) {
+                Some([1, ..]) => return None,
+                Some([2, 1, ..]) if !envelope.is_empty() => return Some(1),
+                _ => {}
+            },
             Some(Ok(Frame::Close(close))) => return Some(close.map_or(0, |close| close.code.into())),
             Some(Ok(_)) => {}
             Some(Err(_)) | None => return Some(0),
@@ -135,23 +181,32 @@ async fn send(socket: &mut Socket, frames: impl IntoIterator<Item = Bytes>) -> O
 /// Plays sessions, and sends a changed frame after each of theirs.
 async fn attack(address: &str, number: u64, sessions: &[Vec<Bytes>]) -> Ends {
     let mut random = Random::new(number);
+    let dialects = [Dialect::YWebsocket, Dialect::Hocuspocus, Dialect::YSweet];
+    let dialect = dialects[(number % 3) as usize];
     let mut ends = Ends::new();
     let mut left = CHANGED_EACH;
     while left > 0 {
         let played = random.index(sessions.len());
         let document = format!("changed-{}-{played}", number / TOGETHER);
+        let envelope = dialect.envelope(&document);
         let mut socket = None;
         for frame in sessions[played].iter().take(left) {
             let others = &sessions[random.index(sessions.len())];
             let other = &others[random.index(others.len())];
             // Some are left out, so that what follows needs them.
             let honest = random.percent(90).then(|| frame.clone());
-            let frames = honest.into_iter().chain([changed(frame, other, &mut random)]);
+            let also = Bytes::from_static(dialect.also_says());
+            let enveloped = |frame: Bytes| Bytes::from([&envelope, &frame[..]].concat());
+            let mut changed = enveloped(changed(frame, other, &mut random));
+            if random.percent(10) {
+                changed = change(changed.to_vec(), other, &mut random).into();
+            }
+            let frames = [also].into_iter().chain(honest).map(enveloped).chain([changed]);
             let mut open = match socket.take() {
                 Some(open) => open,
-                None => connect(address, &document).await,
+                None => connect(address, &dialect.path(&document)).await,
             };
-            match send(&mut open, frames).await {
+            match send(&mut open, &envelope, frames).await {
                 Some(code) => *ends.entry(code).or_default() += 1,
                 None => socket = Some(open),
             }

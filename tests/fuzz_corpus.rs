@@ -105,6 +105,35 @@ fn changed_bytes_of_a_real_session_are_harmless() {
     });
 }
 
+#[test]
+fn nearly_right_frames_of_each_dialect_are_harmless() {
+    let (first, runs) = seeds(SEQUENCES);
+    with_stack(move || {
+        for seed in first..first + runs {
+            let _said = Seed("frames of a dialect", seed);
+            let mut random = Random(seed);
+            let mut bytes = vec![seed as u8];
+            for _ in 0..2 + random.below(30) {
+                let mut frame = if seed % 3 == 1 { b"\x01d".to_vec() } else { Vec::new() };
+                match random.below(8) {
+                    0 => frame.extend([0, 0, 1, 0]),
+                    1 => frame.extend([0, 1, 2, 0, 0]),
+                    2 | 3 => frame.extend(b"\0\x02\x0f\x01\x01\x07\x00\x04\x01\x01t\x05hello\x00"),
+                    4 => frame.extend([102, 1, random.below(128) as u8]),
+                    5 => frame.extend(b"\x02\0\x03tok"),
+                    6 => frame.extend(b"\x05\x02hi"),
+                    _ => frame.extend([1, 1, 0]),
+                }
+                if random.below(4) == 0 {
+                    mutate(&mut frame, bodies::SESSION, &mut random);
+                }
+                write_bytes(&mut bytes, &frame);
+            }
+            bodies::dialect(&bytes);
+        }
+    });
+}
+
 /// Changes some bytes, or takes some out, or puts some in, of their own kind or from elsewhere.
 fn mutate(bytes: &mut Vec<u8>, others: &[u8], random: &mut Random) {
     for _ in 0..1 + random.below(3) {

@@ -125,14 +125,14 @@ pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Opens a document.
 pub async fn join(quire: &Quire, document: &str) -> Socket {
-    try_join(&quire.address, document).await.expect("a connection")
+    try_join(&quire.address, &format!("/ws/{document}")).await.expect("a connection")
 }
 
-/// Opens a document of the server at this address, where it lets us.
-pub async fn try_join(address: &str, document: &str) -> Result<Socket, Error> {
+/// Opens a WebSocket of the server at this address, where it lets us.
+pub async fn try_join(address: &str, path: &str) -> Result<Socket, Error> {
     // Browsers take frames of any size, and a diff is one frame.
     let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
-    let url = format!("ws://{address}/ws/{document}");
+    let url = format!("ws://{address}{path}");
     let (socket, _) = connect_async_with_config(url, Some(config), true).await?;
     Ok(socket)
 }

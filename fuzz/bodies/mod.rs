@@ -28,7 +28,14 @@ use quire::{
     lib0::Reader,
     name::{DocumentName, MAX_NAME_BYTES, NameError},
     presence::{self, Presence, SessionId},
-    protocol::{self, Message, relay, y_websocket},
+    protocol::{
+        self, Message,
+        dialect::{Address, Dialect, News, Request},
+        hocuspocus::Hocuspocus,
+        relay,
+        y_sweet::YSweet,
+        y_websocket::{self, YWebsocket},
+    },
     record::{Record, read_snapshot, write_snapshot},
     state_vector::StateVector,
     update::Update,
@@ -44,11 +51,12 @@ pub const SESSION: &[u8] = include_bytes!("../../tests/data/fuzz/session");
 pub type Body = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Body); 11] = [
+pub const TARGETS: [(&str, Body); 12] = [
     ("update", update),
     ("state_vector", state_vector),
     ("awareness", awareness),
     ("message", message),
+    ("dialect", dialect),
     ("record", record),
     ("name", name),
     ("token", token),
@@ -113,6 +121,47 @@ pub fn message(bytes: &[u8]) {
             Message::Stateless(_) => unreachable!("this dialect has none"),
         };
         assert_eq!(y_websocket::read(&frame), Ok(vec![message]));
+    }
+}
+
+/// A dialect, told by the first byte, as a connection uses it: frames come, each with its length in front, and now and
+/// then some of what they brought is saved.
+pub fn dialect(bytes: &[u8]) {
+    let Some((&which, frames)) = bytes.split_first() else { return };
+    let mut dialect: Box<dyn Dialect> = match which % 3 {
+        0 => Box::new(YWebsocket::default()),
+        1 => Box::new(Hocuspocus::default()),
+        _ => Box::new(YSweet::default()),
+    };
+    let mut reader = Reader::new(frames);
+    let mut brought = 0;
+    let mut address = Address::default();
+    let mut acknowledged = 0;
+    while let Ok(frame) = reader.bytes() {
+        let Ok(requests) = dialect.read(frame) else { continue };
+        for request in requests {
+            match request {
+                Request::Join { address: joins, token } => {
+                    assert!(token.len() <= frame.len() && dialect.document(&joins).len() <= joins.len());
+                    // One stay, so that what is counted is of one.
+                    if address.is_empty() {
+                        address = joins;
+                        assert!(dialect.joined(&address, false).is_some());
+                    }
+                }
+                Request::Receive { address: of, message } if of == address => {
+                    brought += u64::from(matches!(message, Message::SyncStep2(_) | Message::Update(_)));
+                    dialect.receives(&address, &message);
+                }
+                Request::Receive { .. } | Request::Leave { .. } | Request::Refuse { .. } => {}
+                Request::Answer(answer) => assert!(!answer.is_empty()),
+            }
+        }
+        let mut told = Vec::new();
+        let saved = brought.saturating_sub(frame.len() as u64 % 3);
+        dialect.write(&address, &mut News { frames: Vec::new(), saved }, &mut told);
+        acknowledged += told.len() as u64;
+        assert!(acknowledged <= brought, "more is said to be saved than came");
     }
 }
 
