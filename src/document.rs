@@ -35,6 +35,8 @@ pub struct Document {
     doc: Doc,
     guard: Guard,
     size: Size,
+    /// Whether the engine was given anything in disguise.
+    has_subdocuments: bool,
     /// The hashes of updates that broke the engine before.
     set_aside: HashSet<u128>,
 }
@@ -99,7 +101,13 @@ impl Default for Document {
             cleanup_formatting: false,
             ..yrs::Options::default()
         });
-        Self { doc, guard: Guard::default(), size: Size::default(), set_aside: HashSet::new() }
+        Self {
+            doc,
+            guard: Guard::default(),
+            size: Size::default(),
+            has_subdocuments: false,
+            set_aside: HashSet::new(),
+        }
     }
 }
 
@@ -232,12 +240,19 @@ impl Document {
     /// Asks the guard; what it lets in is decoded, and must be applied.
     fn let_in(&mut self, update: &Update<'_>) -> Result<(Vec<yrs::Update>, Admitted), UpdateError> {
         // Before the guard learns it, so that an update that yrs cannot read leaves no trace.
-        let whole = contained(|| yrs::Update::decode_v1(update.bytes()))?
+        let whole = contained(|| yrs::Update::decode_v1(&update.disguised()))?
             .map_err(|_| Malformed::Rule("the document engine cannot read it"))?;
         let admitted = self.guard.admit(update)?;
+        self.has_subdocuments |= update.has_subdocuments;
         let decode = |bytes: &Vec<u8>| {
-            contained(|| yrs::Update::decode_v1(bytes))?
-                .map_err(|error| UpdateError::Broken(error.to_string()))
+            let decoded = contained(|| match update.has_subdocuments {
+                true => {
+                    let part = Update::read(bytes).expect("a part of an update is an update");
+                    yrs::Update::decode_v1(&part.disguised())
+                }
+                false => yrs::Update::decode_v1(bytes),
+            });
+            decoded?.map_err(|error| UpdateError::Broken(error.to_string()))
         };
         let ready = match &admitted.ready {
             Ready::Nothing => Vec::new(),
@@ -316,7 +331,12 @@ impl Document {
         let known = since.iter().filter(|&(client, _)| self.guard.next_clock(client) > 0);
         let clocks = known.map(|(client, clock)| (yrs::ClientID::new(client), clock));
         let state_vector = yrs::StateVector::new(clocks.collect());
-        let diff = contained(|| self.doc.transact().encode_diff_v1(&state_vector))?;
+        let mut diff = contained(|| self.doc.transact().encode_diff_v1(&state_vector))?;
+        if self.has_subdocuments {
+            let broken = |error: Malformed| UpdateError::Broken(error.to_string());
+            let read = Update::read(&diff).map_err(broken)?;
+            diff = contained(|| read.undisguised().into_owned())?;
+        }
         if state_vector.is_empty() {
             self.size.correct(diff.len());
         }

@@ -94,7 +94,7 @@ enum Kind {
     Gone,
     /// Text, formats and embedded values.
     Text,
-    /// Values and bytes.
+    /// Values, bytes and subdocuments.
     Value,
     /// A shared type.
     Type(TypeKind),

@@ -4,11 +4,15 @@
 //! Source of the format: `UpdateEncoderV1` and the `Content…` classes of the npm package `yjs`.
 
 mod content;
+mod disguise;
 mod write;
 
 use std::ops::Range;
 
-pub use self::write::merge;
+pub use self::{
+    disguise::{Revealed, reveal},
+    write::merge,
+};
 use crate::lib0::{ReadError, Reader};
 
 /// Yjs's number for one editing replica.
@@ -43,6 +47,8 @@ pub enum Content {
     Deleted,
     /// Bytes.
     Binary,
+    /// Bytes that begin with the mark of what the engine gets in disguise.
+    Marked,
     /// Text.
     String,
     /// An embedded JSON value in a text.
@@ -53,6 +59,15 @@ pub enum Content {
     Type(TypeKind),
     /// JSON-like values.
     Any,
+    /// A document of its own, by its guid.
+    Subdocument,
+}
+
+impl Content {
+    /// Whether the engine gets it in disguise.
+    fn is_disguised(self) -> bool {
+        matches!(self, Self::Subdocument | Self::Marked)
+    }
 }
 
 /// The shared types of Yjs 13 that may nest in others.
@@ -155,6 +170,8 @@ pub struct Update<'a> {
     pub blocks: Vec<Block>,
     /// Where blocks belong that say so themselves: parent and key.
     places: Vec<(Parent<'a>, Option<&'a str>)>,
+    /// Whether it holds subdocuments, or what looks like one in disguise.
+    pub has_subdocuments: bool,
     /// What it deletes: per client sorted ranges of clocks that neither touch nor overlap backwards.
     pub deletes: Vec<(ClientId, Range<Clock>)>,
 }
@@ -186,8 +203,14 @@ impl<'a> Update<'a> {
         if bytes.len() > MAX_BYTES {
             return Err(Malformed::Rule("an update has more than 4 GiB"));
         }
-        let mut update =
-            Self { bytes, sections: Vec::new(), blocks: Vec::new(), places: Vec::new(), deletes: Vec::new() };
+        let mut update = Self {
+            bytes,
+            sections: Vec::new(),
+            blocks: Vec::new(),
+            places: Vec::new(),
+            has_subdocuments: false,
+            deletes: Vec::new(),
+        };
         for _ in 0..reader.count()? {
             update.read_section(&mut reader, max_parts)?;
         }
@@ -234,6 +257,7 @@ impl<'a> Update<'a> {
             if self.blocks.len() == max_parts {
                 return Err(Malformed::Rule("an update has more than 250,000 blocks: send it in parts"));
             }
+            self.has_subdocuments |= block.content.is_disguised();
             self.blocks.push(block);
         }
         self.sections.push(Section { client, blocks: first..self.blocks.len(), start });
@@ -324,11 +348,13 @@ fn no_client_twice(clients: impl ExactSizeIterator<Item = ClientId>) -> Result<(
     }
 }
 
-// Bits of a block's first byte, from Yjs's `Item.write`.
+// Bits of a block's first byte, from Yjs's `Item.write`, and some of the kinds of content.
 const CONTENT: u8 = 0x1f;
 const HAS_KEY: u8 = 0x20;
 const HAS_RIGHT_ORIGIN: u8 = 0x40;
 const HAS_ORIGIN: u8 = 0x80;
+const BINARY: u8 = 3;
+const SUBDOCUMENT: u8 = 9;
 
 fn read_id(reader: &mut Reader<'_>) -> Result<Id, Malformed> {
     let (client, clock) = (reader.uint()?, reader.uint()?);

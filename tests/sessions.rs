@@ -24,7 +24,7 @@ use quire::{
     },
     guard::Rest,
     state_vector::StateVector,
-    update::{ClientId, Clock, Update, merge},
+    update::{ClientId, Clock, Content, Update, merge},
 };
 use serde_json::{Map, Value};
 use yrs::{Doc, ReadTxn, Text, Transact, updates::decoder::Decode};
@@ -46,6 +46,7 @@ struct Session {
 struct Contents {
     state_vector: Vec<u8>,
     deletes: Vec<(ClientId, Vec<(Clock, Clock)>)>,
+    subdocuments: Vec<(ClientId, Clock, String)>,
     json: String,
     text: String,
     xml: String,
@@ -60,6 +61,7 @@ impl Contents {
         Self {
             state_vector: document.state_vector().write(),
             deletes: deletes(&whole),
+            subdocuments: subdocuments(&whole),
             json: comparable(serde_json::from_str(&exported(Format::Json)).unwrap()).to_string(),
             text: exported(Format::Text),
             xml: exported(Format::Xml),
@@ -74,6 +76,7 @@ impl Contents {
         Self {
             state_vector: StateVector::read(&vector).unwrap().write(),
             deletes: deletes(&state),
+            subdocuments: subdocuments(&state),
             json: comparable(ending["json"].clone()).to_string(),
             text: text("text"),
             xml: text("xml"),
@@ -92,6 +95,23 @@ fn deletes(update: &[u8]) -> Vec<(ClientId, Vec<(Clock, Clock)>)> {
         }
     }
     by_client.into_iter().collect()
+}
+
+/// Every subdocument in an update, byte by byte as it stands there, with its guid and options.
+fn subdocuments(update: &[u8]) -> Vec<(ClientId, Clock, String)> {
+    let update = Update::read(update).unwrap();
+    let mut found = Vec::new();
+    for section in &update.sections {
+        for index in section.blocks.clone() {
+            let block = &update.blocks[index];
+            if block.content == Content::Subdocument {
+                let bytes = update.bytes_of(section, &(index..index + 1));
+                found.push((section.client, block.clock, hex(bytes)));
+            }
+        }
+    }
+    found.sort();
+    found
 }
 
 /// JSON in which equal numbers are written alike, and what JavaScript's JSON cannot say is turned back.
@@ -232,7 +252,8 @@ impl Session {
     fn formats_are_kept(&self, snapshot: &[u8]) {
         let doc = new_doc();
         let text = doc.get_or_insert_text("text");
-        doc.transact_mut().apply_update(yrs::Update::decode_v1(snapshot).unwrap()).unwrap();
+        let snapshot = Update::read(snapshot).unwrap().disguised();
+        doc.transact_mut().apply_update(yrs::Update::decode_v1(&snapshot).unwrap()).unwrap();
         let diff = text.diff(&doc.transact(), yrs::types::text::YChange::identity);
         let parts = diff.into_iter().map(|part| {
             let insert = match part.insert {

@@ -31,6 +31,16 @@ const VALUES: [&[u8]; 12] = [
     &[123, 0x7f, 0xf0, 0, 0, 0, 0, 0, 0],
     &[122, 0x80, 0, 0, 0, 0, 0, 0, 0],
 ];
+/// Bytes, some of which look like a subdocument as the engine gets it.
+const BYTES: [&[u8]; 4] = [&[1, 2, 3], &[], b"\0subdoc\0", b"\0subdoc\0\x09\x01gv\0"];
+/// Guids with options as lib0 writes them, the last two of which are refused.
+const SUBDOCUMENTS: [&[u8]; 5] = [
+    b"\x01gv\0",
+    b"\x09team/planv\x01\x08autoLoadx",
+    b"\x01gv\x02\x04metav\x01\x01kt\x02\x07\x08\x02gcy",
+    b"\0v\0",
+    b"\x01g~",
+];
 const MAX_STEPS: usize = 64;
 
 /// A place in the clients' history.
@@ -57,12 +67,13 @@ struct Place {
 enum Content {
     Gc(u64),
     Deleted(u64),
-    Binary,
+    Binary(&'static [u8]),
     String(String),
     Embed(&'static str),
     Format(&'static str, &'static str),
     Type(u8),
     Any(Vec<&'static [u8]>),
+    Subdocument(&'static [u8]),
     Skip(u64),
     /// Anything else: a kind that is not served, or bytes that are no content.
     Odd(u8),
@@ -220,10 +231,11 @@ impl World<'_> {
             Content::Gc(len) | Content::Deleted(len) | Content::Skip(len) => *len += 1,
             Content::String(text) => text.push_str(self.choices.of(&TEXTS)),
             Content::Any(values) => values.push(self.choices.of(&VALUES)),
-            Content::Binary
+            Content::Binary(_)
             | Content::Embed(_)
             | Content::Format(..)
             | Content::Type(_)
+            | Content::Subdocument(_)
             | Content::Odd(_) => *content = Content::Deleted(2),
         }
     }
@@ -347,12 +359,14 @@ impl World<'_> {
             },
             3 | 4 if place.key.is_none() => Content::Type(self.choices.of(&[3, 6, 6, 3, 4, 2])),
             _ => match self.choices.below(8) {
-                0..4 => {
+                0..3 => {
                     let several = place.key.is_none() || self.choices.rarely(16);
                     let count = if several { 1 + self.choices.below(3) } else { 1 };
                     Content::Any((0..count).map(|_| self.choices.of(&VALUES)).collect())
                 }
-                4 => Content::Binary,
+                3 => Content::Binary(self.choices.of(&BYTES)),
+                4 if self.choices.rarely(8) => Content::Subdocument(self.choices.of(&SUBDOCUMENTS)),
+                4 => Content::Subdocument(self.choices.of(&SUBDOCUMENTS[..3])),
                 _ => Content::Type(self.choices.of(&[0, 1, 2, 3, 4, 6])),
             },
         }
@@ -393,7 +407,12 @@ fn len(content: &Content) -> u64 {
         Content::Gc(len) | Content::Deleted(len) | Content::Skip(len) => *len,
         Content::String(text) => text.encode_utf16().count() as u64,
         Content::Any(values) => values.len() as u64,
-        Content::Binary | Content::Embed(_) | Content::Format(..) | Content::Type(_) | Content::Odd(_) => 1,
+        Content::Binary(_)
+        | Content::Embed(_)
+        | Content::Format(..)
+        | Content::Type(_)
+        | Content::Subdocument(_)
+        | Content::Odd(_) => 1,
     }
 }
 
@@ -404,12 +423,13 @@ fn write_block(to: &mut Vec<u8>, block: &Block) {
             return write_uint(to, *len);
         }
         Content::Deleted(_) => 1,
-        Content::Binary => 3,
+        Content::Binary(_) => 3,
         Content::String(_) => 4,
         Content::Embed(_) => 5,
         Content::Format(..) => 6,
         Content::Type(_) => 7,
         Content::Any(_) => 8,
+        Content::Subdocument(_) => 9,
         Content::Odd(number) => *number,
     };
     let says_place = block.origin.is_none() && block.right_origin.is_none();
@@ -449,7 +469,8 @@ fn write_id(to: &mut Vec<u8>, id: Id) {
 fn write_content(to: &mut Vec<u8>, content: &Content) {
     match content {
         Content::Deleted(len) => write_uint(to, *len),
-        Content::Binary => write_bytes(to, &[1, 2, 3]),
+        Content::Binary(bytes) => write_bytes(to, bytes),
+        Content::Subdocument(written) => to.extend_from_slice(written),
         Content::String(text) => write_bytes(to, text.as_bytes()),
         Content::Embed(json) => write_bytes(to, json.as_bytes()),
         Content::Format(key, json) => {

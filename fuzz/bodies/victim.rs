@@ -10,7 +10,7 @@ use quire::{
     },
     guard::Rest,
     state_vector::StateVector,
-    update::{Update, merge},
+    update::{ClientId, Clock, Content, Update, merge},
 };
 
 /// How many parts are kept that need what is missing.
@@ -119,6 +119,7 @@ impl Victim {
         check_snapshot(&snapshot, fingerprint).expect("a snapshot reads back");
         let copy = Document::load(&self.stored).expect("what was stored can be loaded");
         assert_eq!(copy.fingerprint(), Ok(fingerprint), "it was stored as another document");
+        assert_eq!(unbroken(&copy), unbroken(&self.document), "it was stored with other content");
         if let Some(merged) = merged(&self.stored) {
             let copy = Document::load(&[merged]).expect("what was merged can be loaded");
             assert_eq!(copy.fingerprint(), Ok(fingerprint), "merged to another document: {}", self.told());
@@ -165,6 +166,23 @@ impl Victim {
             Err(ExportError::Engine(error)) => panic!("{name} as {kind:?}: {error}"),
         }
     }
+}
+
+/// Content of a single unit that goes through the engine byte by byte: bytes and subdocuments.
+fn unbroken(document: &Document) -> BTreeMap<(ClientId, Clock), Vec<u8>> {
+    let (whole, _) = document.snapshot().expect("a snapshot");
+    let whole = Update::read(&whole).expect("a snapshot is an update");
+    let mut found = BTreeMap::new();
+    for section in &whole.sections {
+        for index in section.blocks.clone() {
+            let block = &whole.blocks[index];
+            if matches!(block.content, Content::Subdocument | Content::Binary | Content::Marked) {
+                let bytes = whole.bytes_of(section, &(index..index + 1));
+                found.insert((section.client, block.clock), bytes.to_vec());
+            }
+        }
+    }
+    found
 }
 
 /// Several updates as one, where they follow each other.

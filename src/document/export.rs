@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use serde_json::{Map as JsonMap, Number as JsonNumber, Value as Json};
+use serde_json::{Map as JsonMap, Number as JsonNumber, Value as Json, json};
 use yrs::{
     Any, Array, ArrayRef, GetString, Map, MapRef, Number, Out, ReadTxn, Text, TextRef, Transact, Transaction,
     Xml, XmlElementRef, XmlFragment, XmlFragmentRef, XmlOut, XmlTextRef,
@@ -15,7 +15,11 @@ use yrs::{
 };
 
 use super::{Document, UpdateError, contained};
-use crate::{guard::RootEvidence, state_vector::StateVector};
+use crate::{
+    guard::RootEvidence,
+    state_vector::StateVector,
+    update::{Revealed, reveal},
+};
 
 /// What a document can be exported as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -206,7 +210,7 @@ impl Exporter<'_, '_> {
             Out::YXmlElement(element) => self.xml_element(&element).into(),
             Out::YXmlFragment(fragment) => self.xml_children(&fragment).into(),
             Out::YXmlText(text) => self.xml_text(&text).into(),
-            // The guard lets neither in.
+            // Neither gets to the engine.
             Out::YDoc(_) | Out::UndefinedRef(_) => Json::Null,
         }
     }
@@ -342,7 +346,10 @@ fn json_any(any: &Any) -> Json {
         // JSON has no number for infinity and the like.
         Any::Number(Number::Float(value)) => JsonNumber::from_f64(*value).map_or(Json::Null, Json::Number),
         Any::String(text) => text.as_ref().into(),
-        Any::Buffer(bytes) => BASE64_STANDARD.encode(bytes).into(),
+        Any::Buffer(bytes) => match reveal(bytes) {
+            Revealed::Subdocument(guid) => json!({ "guid": guid }),
+            Revealed::Bytes(bytes) => BASE64_STANDARD.encode(bytes).into(),
+        },
         Any::Array(values) => values.iter().map(json_any).collect(),
         Any::Map(values) => {
             let sorted: BTreeMap<_, _> = values.iter().collect();

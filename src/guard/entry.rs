@@ -411,7 +411,7 @@ fn kind_of(content: Content) -> Kind {
     match content {
         Content::Gc | Content::Skip | Content::Deleted => Kind::Gone,
         Content::String | Content::Embed | Content::Format => Kind::Text,
-        Content::Any | Content::Binary => Kind::Value,
+        Content::Any | Content::Binary | Content::Marked | Content::Subdocument => Kind::Value,
         Content::Type(kind) => Kind::Type(kind),
     }
 }

@@ -2,8 +2,8 @@
 
 use serde::de::IgnoredAny;
 
-use super::{Content, Malformed, TypeKind, read_len};
-use crate::lib0::Reader;
+use super::{BINARY, Content, Malformed, SUBDOCUMENT, TypeKind, disguise, read_len};
+use crate::{lib0::Reader, name::DocumentName};
 
 /// How deep arrays and objects may nest in one value: yrs reads them recursively.
 const MAX_VALUE_DEPTH: u32 = 64;
@@ -18,10 +18,7 @@ pub(super) fn read(reader: &mut Reader<'_>, kind: u8) -> Result<(Content, u32), 
                  with Yjs 13 first",
             ));
         }
-        3 => {
-            reader.bytes()?;
-            (Content::Binary, 1)
-        }
+        BINARY => (disguise::content_of(reader.bytes()?), 1),
         4 => (Content::String, utf16_len(reader.text()?)),
         5 => {
             check_json(reader.text()?)?;
@@ -40,7 +37,10 @@ pub(super) fn read(reader: &mut Reader<'_>, kind: u8) -> Result<(Content, u32), 
             }
             (Content::Any, count as u32)
         }
-        9 => return Err(Malformed::Rule("subdocuments are not supported yet: use documents of their own")),
+        SUBDOCUMENT => {
+            read_subdocument(reader)?;
+            (Content::Subdocument, 1)
+        }
         _ => return Err(Malformed::Rule("a block has a content kind that Yjs 13 does not know")),
     })
 }
@@ -73,6 +73,29 @@ fn read_type(reader: &mut Reader<'_>) -> Result<TypeKind, Malformed> {
     })
 }
 
+/// Reads a subdocument's guid and options. Yjs makes a `Y.Doc` of them in every client, which must not fail there.
+fn read_subdocument(reader: &mut Reader<'_>) -> Result<(), Malformed> {
+    if DocumentName::new(reader.text()?).is_err() {
+        return Err(Malformed::Rule(
+            "a subdocument's guid is no document's name: 1 to 1,000 bytes without control characters",
+        ));
+    }
+    if reader.byte()? != OBJECT {
+        return Err(Malformed::Rule("a subdocument's options are no object"));
+    }
+    for _ in 0..reader.count()? {
+        // The one would take the guid's place, the other is called as a function.
+        if matches!(reader.text()?, "guid" | "gcFilter") {
+            return Err(Malformed::Rule("guid and gcFilter are no options of a subdocument"));
+        }
+        read_any(reader, 1)?;
+    }
+    Ok(())
+}
+
+/// How lib0 marks an object.
+const OBJECT: u8 = 118;
+
 /// Reads one value of lib0's `any` encoding.
 fn read_any(reader: &mut Reader<'_>, depth: u32) -> Result<(), Malformed> {
     if depth > MAX_VALUE_DEPTH {
@@ -85,7 +108,7 @@ fn read_any(reader: &mut Reader<'_>, depth: u32) -> Result<(), Malformed> {
         124 => drop(reader.take(4)?),
         123 | 122 => drop(reader.take(8)?),
         119 => drop(reader.text()?),
-        118 => {
+        OBJECT => {
             for _ in 0..reader.count()? {
                 reader.text()?;
                 read_any(reader, depth + 1)?;
@@ -100,4 +123,51 @@ fn read_any(reader: &mut Reader<'_>, depth: u32) -> Result<(), Malformed> {
         _ => return Err(Malformed::Rule("a value is of a kind that lib0 does not know")),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subdocument(guid: &str, options: &[u8]) -> Result<(Content, u32), Malformed> {
+        let mut bytes = Vec::new();
+        crate::lib0::write_bytes(&mut bytes, guid.as_bytes());
+        bytes.extend_from_slice(options);
+        read(&mut Reader::new(&bytes), SUBDOCUMENT)
+    }
+
+    /// `{"meta": …}` with so many arrays in each other.
+    fn nested(depth: usize) -> Vec<u8> {
+        [&[OBJECT, 1, 4, b'm', b'e', b't', b'a'][..], &[117, 1].repeat(depth), &[126]].concat()
+    }
+
+    #[test]
+    fn a_subdocument_is_one_unit() {
+        let longest = "g".repeat(1_000);
+        for guid in ["g", "team/plan", "ü 📝", &longest] {
+            for options in [&[OBJECT, 0][..], &[OBJECT, 2, 2, b'g', b'c', 121, 0, 127], &nested(63)] {
+                assert_eq!(subdocument(guid, options), Ok((Content::Subdocument, 1)), "{guid}: {options:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_subdocument_that_clients_fail_at_is_refused() {
+        let too_long = "g".repeat(1_001);
+        for guid in ["", "a\nb", &too_long] {
+            let refused = subdocument(guid, &[OBJECT, 0]).unwrap_err().to_string();
+            assert!(refused.starts_with("a subdocument's guid is no document's name"), "{refused}");
+        }
+        let cases: [(&[u8], &str); 6] = [
+            (&[126], "a subdocument's options are no object"),
+            (&[117, 0], "a subdocument's options are no object"),
+            (b"\x76\x01\x04guid\x77\x01x", "guid and gcFilter are no options of a subdocument"),
+            (b"\x76\x01\x08gcFilter\x78", "guid and gcFilter are no options of a subdocument"),
+            (&nested(64), "a value nests deeper than 64"),
+            (&[OBJECT, 0xff, 0xff, 3], "the bytes end in the middle of a value"),
+        ];
+        for (options, rule) in cases {
+            assert_eq!(subdocument("g", options).unwrap_err().to_string(), rule, "{options:?}");
+        }
+    }
 }

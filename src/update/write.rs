@@ -67,19 +67,25 @@ impl<'a> Update<'a> {
 
     /// A block as it is written when its content is deleted.
     fn write_emptied(&self, section: &Section, block: usize, to: &mut Vec<u8>) {
-        let bytes = self.bytes_of(section, &(block..block + 1));
-        let mut reader = Reader::new(bytes);
-        let content = reader.byte().and_then(|info| {
-            self.skip_header(&mut reader, info)?;
-            Ok((info, reader.position()))
-        });
-        let (info, start) = content.expect("the block was read before");
+        let (info, place, _) = self.taken_apart(section, block);
         to.push(info & !CONTENT | 1);
-        to.extend_from_slice(&bytes[1..start]);
+        to.extend_from_slice(place);
         lib0::write_uint(to, u64::from(self.blocks[block].len));
     }
 
-    fn skip_header(&self, reader: &mut Reader<'_>, info: u8) -> Result<(), ReadError> {
+    /// The parts of a block that is no mere length: its first byte, where it stands, and its content.
+    pub(super) fn taken_apart(&self, section: &Section, block: usize) -> (u8, &'a [u8], &'a [u8]) {
+        let bytes = self.bytes_of(section, &(block..block + 1));
+        let mut reader = Reader::new(bytes);
+        let content = reader.byte().and_then(|info| {
+            self.skip_place(&mut reader, info)?;
+            Ok((info, reader.position()))
+        });
+        let (info, start) = content.expect("the block was read before");
+        (info, &bytes[1..start], &bytes[start..])
+    }
+
+    fn skip_place(&self, reader: &mut Reader<'_>, info: u8) -> Result<(), ReadError> {
         let ids = u32::from(info & HAS_ORIGIN != 0) + u32::from(info & HAS_RIGHT_ORIGIN != 0);
         if ids > 0 {
             return (0..2 * ids).try_for_each(|_| reader.uint().map(drop));

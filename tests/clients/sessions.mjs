@@ -178,10 +178,16 @@ const json = (chance) => chance.of([true, 1, 'x', '📝', { href: 'https://a.b/?
 function nested(chance) {
   switch (chance.below(6)) {
     case 0: return new Y.Text(chance.of(words))
-    case 1: return new Y.Map([['in', value(chance)], ['type', new Y.Array()]])
-    case 2: return Y.Array.from([member(chance), member(chance)])
+    case 1: return new Y.Map([['in', value(chance)], ['type', new Y.Array()], ['a', subdocument(chance)]])
+    case 2: return Y.Array.from([member(chance), subdocument(chance), member(chance)])
     default: return node(chance)
   }
+}
+
+/** A document of its own, of which a document says the guid and the options. */
+function subdocument(chance) {
+  const options = { guid: chance.of(['one', 'two', 'team/plan', 'ü 📝']), gc: chance.happens(0.8), autoLoad: chance.happens(0.2) }
+  return new Y.Doc(chance.happens(0.5) ? options : { ...options, meta: value(chance) })
 }
 
 function node(chance, depth = 0) {
@@ -258,9 +264,10 @@ function embedded(text, chance) {
 
 function editMap(map, chance) {
   const key = chance.of(['a', 'b', 'ü', ''])
-  switch (chance.below(5)) {
+  switch (chance.below(6)) {
     case 0: return map.delete(key)
     case 1: return map.set(key, nested(chance))
+    case 2: return map.set(key, subdocument(chance))
     default: return map.set(key, value(chance))
   }
 }
@@ -270,6 +277,7 @@ function editArray(array, chance) {
   switch (chance.below(5)) {
     case 0: return array.delete(at, length)
     case 1: return array.insert(at, [nested(chance), member(chance)])
+    case 2: return array.insert(at, Array.from({ length: 1 + chance.below(3) }, () => subdocument(chance)))
     default: return array.insert(at, Array.from({ length: 1 + chance.below(3) }, () => member(chance)))
   }
 }
@@ -280,7 +288,7 @@ function editXml(xml, chance) {
   if (dice === 0) return xml.delete(at, length)
   if (dice < 3 && xml instanceof Y.XmlElement) {
     const key = chance.of(['class', 'level'])
-    return dice === 1 ? xml.setAttribute(key, chance.of(['x', 3, true, '"<'])) : xml.removeAttribute(key)
+    return dice === 1 ? xml.setAttribute(key, chance.of(['x', 3, true, '"<', subdocument(chance)])) : xml.removeAttribute(key)
   }
   return xml.insert(at, [node(chance)])
 }
@@ -292,6 +300,7 @@ function exported(value) {
   // JSON.stringify knows no BigInt: a marked string, which the test turns back.
   if (typeof value === 'bigint') return `bigint:${value}`
   if (value instanceof Uint8Array) return Buffer.from(value).toString('base64')
+  if (value instanceof Y.Doc) return { guid: value.guid }
   if (value instanceof Y.XmlText) return xmlText(value)
   if (value instanceof Y.XmlElement) return xmlElement(value)
   if (value instanceof Y.XmlFragment) return xmlChildren(value)
@@ -311,7 +320,7 @@ const escaped = (text) =>
   text.replace(/[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]/g, '').replace(/[&<>"]/g, (character) => entities[character])
 const sorted = (object) => Object.entries(object).sort(([a], [b]) => (a < b ? -1 : 1))
 const attributes = (object) => sorted(object)
-  .map(([key, value]) => ` ${key}="${escaped(typeof value === 'string' ? value : JSON.stringify(value))}"`).join('')
+  .map(([key, value]) => ` ${key}="${escaped(typeof value === 'string' ? value : JSON.stringify(exported(value)))}"`).join('')
 const xmlChildren = (parent) => parent.toArray().map(exported).join('')
 const xmlElement = (element) =>
   `<${element.nodeName}${attributes(element.getAttributes())}>${xmlChildren(element)}</${element.nodeName}>`

@@ -3,8 +3,10 @@
 import assert from 'node:assert/strict'
 import { describe } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
+import { WebSocket } from 'ws'
+import { WebsocketProvider } from 'y-websocket'
 import * as Y from 'yjs'
-import { assertSameText, eventually, story } from './harness.mjs'
+import { assertSameText, eventually, freePort, story } from './harness.mjs'
 
 /** A person whose line broke is gone for the others after at most this: milliseconds, with some for a busy machine. */
 const GONE = 3_000 + 1_000
@@ -113,6 +115,48 @@ describe('sync', { concurrency: 2 }, () => {
       await reader.reads(`this is "${name}"`)
       assert.equal(await server.text(name), `this is "${name}"`)
     }
+  })
+
+  story('a subdocument is loaded by its guid, by who wants it', async ({ serve, visit, afterwards }) => {
+    const server = await serve({ port: await freePort() })
+    const address = `${server.url.replace('http', 'ws')}/ws`
+    const connects = (subdocument) => {
+      const provider = new WebsocketProvider(address, subdocument.guid, subdocument, { WebSocketPolyfill: WebSocket, disableBc: true })
+      afterwards(() => provider.destroy())
+    }
+    const chapters = ({ doc }) => doc.getMap('map')
+    const text = (person, title) => chapters(person).get(title).getText('text')
+    const alice = await visit(server, 'book')
+    const bob = await visit(server, 'book')
+    for (const { doc } of [alice, bob]) doc.on('subdocs', ({ loaded }) => loaded.forEach(connects))
+
+    chapters(alice).set('draft', new Y.Doc({ guid: 'book/draft' }))
+    chapters(alice).set('one', new Y.Doc({ guid: 'book/one', meta: { title: 'One' } }))
+    text(alice, 'one').insert(0, 'Once upon a time')
+    chapters(alice).delete('draft')
+    await eventually(() => assert.deepEqual(chapters(bob).get('one')?.meta, { title: 'One' }))
+    await eventually(() => assert.deepEqual([...chapters(bob).keys()], ['one']))
+    assert.equal(text(bob, 'one').toString(), '', 'nobody loads what was not asked for')
+    chapters(bob).get('one').load()
+    await eventually(() => assertSameText(text(bob, 'one').toString(), 'Once upon a time'))
+    text(bob, 'one').insert(16, ' there was')
+    await eventually(() => assertSameText(text(alice, 'one').toString(), 'Once upon a time there was'))
+
+    const json = async () => (await server.export('book', 'json')).json()
+    assert.deepEqual((await json()).map, { one: { guid: 'book/one' } })
+    assert.equal(await server.text('book/one'), 'Once upon a time there was')
+
+    // Overwritten, deleted, and in the snapshot of a server that was started again.
+    chapters(alice).set('one', new Y.Doc({ guid: 'book/another' }))
+    await eventually(() => assert.equal(chapters(bob).get('one').guid, 'book/another'))
+    chapters(bob).set('two', new Y.Doc({ guid: 'book/two', autoLoad: true, gc: false }))
+    await eventually(() => assert.ok(chapters(alice).get('two')))
+    await server.stop()
+    await server.start()
+    const carol = await visit(server, 'book')
+    const { guid, autoLoad, gc } = chapters(carol).get('two')
+    assert.deepEqual({ guid, autoLoad, gc }, { guid: 'book/two', autoLoad: true, gc: false })
+    assert.deepEqual(Y.encodeStateAsUpdate(carol.doc), Y.encodeStateAsUpdate(alice.doc))
   })
 
   story('a document nobody wrote is not found', async ({ serve }) => {

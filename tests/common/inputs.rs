@@ -51,6 +51,17 @@ pub fn all() -> Vec<Input> {
     for depth in [6_200, 30_000, 1_000_000] {
         add(&format!("values nested {depth} deep"), Kind::Update, vec![nested_values(depth)]);
     }
+    for bytes in [1_001, 1_000_000] {
+        let guid = subdocument(&vec![b'g'; bytes], &[118, 0]);
+        add(&format!("a subdocument with a guid of {bytes} bytes"), Kind::Update, vec![guid]);
+    }
+    for depth in [64, 6_200, 1_000_000] {
+        let meta = [&[118, 1, 4, b'm', b'e', b't', b'a'][..], &[117, 1].repeat(depth), &[126]].concat();
+        let label = format!("a subdocument with options nested {depth} deep");
+        add(&label, Kind::Update, vec![subdocument(b"g", &meta)]);
+    }
+    add("a subdocument with 50,000 options", Kind::Update, vec![subdocument(b"g", &many_options(50_000))]);
+    add("100,000 subdocuments, and all of them deleted", Kind::Update, many_subdocuments(100_000));
     for depth in [101, 3_000, 8_000, 100_000] {
         add(&format!("types nested {depth} deep"), Kind::Update, vec![nested_types(depth)]);
     }
@@ -86,6 +97,46 @@ fn nested_values(depth: usize) -> Vec<u8> {
     update.extend([117, 1].repeat(depth));
     update.extend([126, 0]);
     update
+}
+
+/// A subdocument in an array.
+fn subdocument(guid: &[u8], options: &[u8]) -> Vec<u8> {
+    let mut update = vec![1, 1, 1, 0, 9, 1, 1, b't'];
+    lib0::write_bytes(&mut update, guid);
+    update.extend(options);
+    update.push(0);
+    update
+}
+
+fn many_options(count: u64) -> Vec<u8> {
+    let mut options = vec![118];
+    lib0::write_uint(&mut options, count);
+    for number in 0..count {
+        lib0::write_bytes(&mut options, format!("{number}").as_bytes());
+        options.push(126);
+    }
+    options
+}
+
+/// So many subdocuments in an array, one behind the other; and their deletion.
+fn many_subdocuments(count: u64) -> Vec<Vec<u8>> {
+    let mut update = vec![1];
+    lib0::write_uint(&mut update, count);
+    update.extend([1, 0]);
+    for clock in 0..count {
+        match clock {
+            0 => update.extend([9, 1, 1, b't']),
+            _ => {
+                update.extend([0x89, 1]);
+                lib0::write_uint(&mut update, clock - 1);
+            }
+        }
+        update.extend([1, b'g', 118, 0]);
+    }
+    update.push(0);
+    let mut deletion = vec![0, 1, 1, 1, 0];
+    lib0::write_uint(&mut deletion, count);
+    vec![update, deletion]
 }
 
 /// One shared array in another, and so on.

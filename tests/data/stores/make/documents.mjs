@@ -89,8 +89,7 @@ export const documents = [
   },
   {
     name: 'with-subdocument',
-    roots: {},
-    refused: 'subdocument',
+    roots: { pages: 'map' },
     first: (doc) => doc.getMap('pages').set('one', new Y.Doc()),
     second() {},
   },
