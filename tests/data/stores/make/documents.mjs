@@ -157,7 +157,8 @@ function read(doc, root, kind) {
     case 'text':
       return doc.getText(root).toString()
     case 'map':
-      return doc.getMap(root).toJSON()
+      // Yjs itself writes a subdocument with all that it holds.
+      return Object.fromEntries([...doc.getMap(root)].map(([key, value]) => [key, value instanceof Y.Doc ? { guid: value.guid } : (value?.toJSON?.() ?? value)]))
     case 'array':
       return doc.getArray(root).toJSON()
     case 'xml':
