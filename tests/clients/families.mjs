@@ -168,10 +168,20 @@ export class YSweetClient extends Client {
     const clientToken = { url, baseUrl: `${server.url}/d/${document}`, docId: document, authorization: 'full' }
     this.provider = new YSweetProvider(async () => clientToken, document, this.doc, {
       awareness: this.awareness,
-      WebSocketPolyfill: WebSocket,
+      WebSocketPolyfill: this.#socket(),
       showDebuggerLink: false,
     })
     this.provider.on('local-changes', (changes) => !changes && this.hearsSaved())
+  }
+
+  /** This client comes back whatever it is told. Whoever has left only knocks at a door behind which nobody is. */
+  #socket() {
+    const hasLeft = () => this.hasLeft
+    return class extends WebSocket {
+      constructor(url) {
+        super(hasLeft() ? 'ws://127.0.0.1:1' : url)
+      }
+    }
   }
 
   get synced() {
@@ -188,12 +198,12 @@ export class YSweetClient extends Client {
   }
 
   disconnects() {
-    this.provider.disconnect()
+    this.hasLeft = true
+    this.losesTheLine()
   }
 
   leaves() {
-    // It connects again whatever it is told, unless it is offline.
-    this.provider.status = 'offline'
+    this.disconnects()
     this.provider.destroy()
     this.doc.destroy()
   }
