@@ -179,7 +179,7 @@ impl<'a> Stays<'a> {
             return stay.session.receive(message).await.or_else(|end| self.over(&address, end));
         }
         let mut state = self.lock();
-        self.check_count(&state)?;
+        self.check_outside(&state, &address)?;
         let outside = state.outside.entry(address).or_insert(Outside::Early(Vec::new(), 0));
         if let Outside::Early(messages, bytes) = outside {
             *bytes += message.size();
@@ -191,11 +191,13 @@ impl<'a> Stays<'a> {
     }
 
     async fn join(&self, address: Address, token: &str) -> Result<(), End> {
-        let document = {
+        let (document, documents) = {
             let state = self.lock();
-            self.check_count(&state)?;
-            state.dialect.document(&address).to_owned()
+            (state.dialect.document(&address).to_owned(), state.stays.len())
         };
+        if documents >= self.limits.documents_per_connection {
+            return self.over(&address, self.too_many());
+        }
         match self.entrance.admit(&document, token).await {
             Ok(admitted) => self.enter(address, admitted).await,
             Err(end) => self.over(&address, end),
@@ -258,6 +260,7 @@ impl<'a> Stays<'a> {
     /// A stay is over: the client is told, or the whole connection ends.
     fn over(&self, address: &Address, end: End) -> Result<(), End> {
         let mut state = self.lock();
+        self.check_outside(&state, address)?;
         let told = state.dialect.ended(address, &end);
         let goes_on = told.is_some();
         if let Some(frame) = told {
@@ -343,14 +346,20 @@ impl<'a> Stays<'a> {
         self.news.notified().await;
     }
 
-    fn check_count(&self, state: &State) -> Result<(), End> {
+    /// Nobody is remembered without end who is not in.
+    fn check_outside(&self, state: &State, address: &Address) -> Result<(), End> {
         let limit = self.limits.documents_per_connection;
-        if state.stays.len() + state.outside.len() < limit {
-            return Ok(());
+        match state.outside.len() >= limit && !state.outside.contains_key(address) {
+            true => Err(self.too_many()),
+            false => Ok(()),
         }
-        Err(End::Refused(format!(
+    }
+
+    fn too_many(&self) -> End {
+        let limit = self.limits.documents_per_connection;
+        End::Refused(format!(
             "the connection has {limit} documents, the most that one may have (--max-documents-per-connection)"
-        )))
+        ))
     }
 
     fn find(&self, address: &Address) -> Option<Arc<Stay>> {

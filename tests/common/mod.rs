@@ -155,7 +155,16 @@ impl Raw {
         rest: &str,
         headers: &[(&'static str, &str)],
     ) -> Result<Self, Response> {
-        let mut request = format!("ws://{}/ws/{rest}", server.address).into_client_request().unwrap();
+        Self::try_connect_to(server, &format!("/ws/{rest}"), headers).await
+    }
+
+    /// The same at any path.
+    pub async fn try_connect_to(
+        server: &TestServer,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, Response> {
+        let mut request = format!("ws://{}{path}", server.address).into_client_request().unwrap();
         for (name, value) in headers {
             request.headers_mut().append(*name, value.parse().unwrap());
         }
