@@ -201,7 +201,9 @@ async fn attack(address: &str, number: u64, sessions: &[Vec<Bytes>]) -> Ends {
             if random.percent(10) {
                 changed = change(changed.to_vec(), other, &mut random).into();
             }
-            let frames = [also].into_iter().chain(honest).map(enveloped).chain([changed]);
+            // Again at the end: it may have left by what it said.
+            let frames = [also.clone()].into_iter().chain(honest).map(enveloped);
+            let frames = frames.chain([changed, enveloped(also)]);
             let mut open = match socket.take() {
                 Some(open) => open,
                 None => connect(address, &dialect.path(&document)).await,

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use quire::protocol;
 use tokio::sync::oneshot::{self, error::TryRecvError};
@@ -62,6 +63,9 @@ async fn type_to_each_other(quire: &Quire, mut stop: oneshot::Receiver<()>) -> L
     // Bob never asks for what he lacks, so he must be in the document before Alice types: then he is greeted.
     let greeting = bob.next().await;
     assert!(matches!(greeting, Some(Ok(Frame::Binary(_)))), "no greeting but {greeting:?}");
+    // Who says nothing at all is sent away after a while.
+    let nothing = Bytes::from_static(protocol::y_websocket::KEEP_ALIVE);
+    bob.send(Frame::Binary(nothing)).await.expect("an open connection");
     let mut latencies = Vec::new();
     let mut clock = latest_clock();
     while stop.try_recv() == Err(TryRecvError::Empty) {
