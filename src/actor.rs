@@ -26,13 +26,13 @@ use tokio::{
 use tracing::debug;
 
 use self::{
-    batch::{Batch, presence, question},
+    batch::{Answer, Batch, presence, question},
     handle::Mail,
     member::{Member, MemberOutbox},
     relay::Relay,
 };
 pub use self::{
-    handle::{DocumentHandle, Gone, ReadError},
+    handle::{DocumentHandle, Gone, ReadError, WriteError},
     member::{TellSaved, Terms},
 };
 use crate::{
@@ -107,6 +107,8 @@ pub struct Actor {
     rest_at: Instant,
     /// The last sync step 2 and the state vector that it answered: many who join ask for the same.
     last_step_2: Option<(StateVector, Arc<Outgoing>)>,
+    /// What is answered when everything through a number is saved.
+    answers: VecDeque<(u64, Answer)>,
     /// The update during which the document engine failed.
     suspect: Option<Bytes>,
     /// From when the times of presence count, and when it is looked through next.
@@ -142,6 +144,7 @@ impl Actor {
             // A document that is only looked at leaves at once.
             rest_at: Instant::now(),
             last_step_2: None,
+            answers: VecDeque::new(),
             suspect: None,
             start: Instant::now(),
             look_through_at: Instant::now(),
@@ -327,6 +330,8 @@ impl Actor {
                 Mail::CatchUp { session } => self.catch_up(session, batch)?,
                 Mail::Leave { session } => self.leave(session),
                 Mail::Read(look) => contained(|| look(Ok(&self.document)))?,
+                Mail::Write { update, answer, .. } => self.write(update, answer, batch)?,
+                Mail::Exists { make, answer } => self.exists(make, answer, batch),
                 Mail::EndSessions { user, answer } => {
                     self.tell_nodes([Relayed::EndSessions { user: user.clone() }]);
                     // An error: nobody waits for the answer any more.

@@ -195,19 +195,28 @@ impl Document {
 
     /// Takes in an update from outside, or that part of it that stands on known ground.
     pub fn receive(&mut self, update: Bytes) -> Result<Received, UpdateError> {
-        if !self.set_aside.is_empty() && self.set_aside.contains(&xxh3_128(&update)) {
-            return Err(Malformed::Rule("it broke the document engine before, and was set aside").into());
-        }
-        let read = Update::read_from_outside(&update)?;
-        if read.sections.len() > MAX_CLIENTS {
-            return Err(
-                Malformed::Rule("an update has edits of more than 10,000 clients: send it in parts").into()
-            );
-        }
+        let read = self.read(&update)?;
         if !self.size.has_space_for(&read, &self.guard) {
             return Err(UpdateError::Full);
         }
         self.take_in(update.clone(), &read)
+    }
+
+    /// Whether an update from outside needs something that is not here. It is only looked at.
+    pub fn lacks_for(&mut self, update: &[u8]) -> Result<bool, UpdateError> {
+        let read = self.read(update)?;
+        Ok(self.guard.lacks_for(&read)?)
+    }
+
+    fn read<'a>(&self, update: &'a [u8]) -> Result<Update<'a>, Malformed> {
+        if !self.set_aside.is_empty() && self.set_aside.contains(&xxh3_128(update)) {
+            return Err(Malformed::Rule("it broke the document engine before, and was set aside"));
+        }
+        let read = Update::read_from_outside(update)?;
+        match read.sections.len() {
+            0..=MAX_CLIENTS => Ok(read),
+            _ => Err(Malformed::Rule("an update has edits of more than 10,000 clients: send it in parts")),
+        }
     }
 
     /// Takes in an update that another node kept: it passed the limits for what comes from outside there, or is

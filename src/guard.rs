@@ -182,6 +182,14 @@ impl Guard {
         }
     }
 
+    /// Whether an update needs something that is not known. It is only looked at.
+    pub fn lacks_for(&mut self, update: &Update<'_>) -> Result<bool, Malformed> {
+        let mut entry = Entry::new(self, update);
+        let lacks = entry.walk().map(|()| entry.leaves_something());
+        entry.undo();
+        lacks
+    }
+
     fn run_at(&self, id: Id) -> Option<Run> {
         let known = self.clients.get(&id.client).filter(|known| id.clock < known.next)?;
         let after = known.runs.partition_point(|run| run.start <= id.clock);

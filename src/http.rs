@@ -14,6 +14,7 @@ pub(crate) mod listener;
 mod raw;
 mod sessions;
 mod socket;
+mod y_sweet;
 
 use std::sync::Arc;
 
@@ -64,6 +65,7 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/api/documents/{name}", get(documents::export))
         .route("/api/documents/{name}/raw", get(raw::fetch))
         .route("/api/documents/{name}/sessions", delete(sessions::end))
+        .merge(y_sweet::routes(&shared.limits))
         .layer(authorize::cors(&shared.origins))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))

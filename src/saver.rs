@@ -146,6 +146,11 @@ impl Saver {
         self.saved
     }
 
+    /// Whether anything was ever noted or kept, if only that there is a document.
+    pub fn exists(&self) -> bool {
+        self.noted > 0 || !self.log.is_empty()
+    }
+
     /// Whether nothing waits and nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.append.is_none() && self.compaction.is_none() && self.comparison.is_none() && !self.waits()
@@ -220,12 +225,14 @@ impl Saver {
     /// Notes what the backend has, now that the document has all of that too; what only the document has is
     /// appended.
     pub fn compared(&mut self, theirs: &Loaded, document: &Document) -> Result<(), UpdateError> {
+        // An empty document is one, too.
+        let is_gone = self.exists() && theirs.log.is_empty();
         self.log = theirs.log;
         self.lost = false;
         // Whatever was under way or waited: it is in the store, or in what is appended now.
         self.append = None;
         self.forget_waiting();
-        if theirs.document.fingerprint()? == document.fingerprint()? {
+        if !is_gone && theirs.document.fingerprint()? == document.fingerprint()? {
             self.saved = self.noted;
         } else {
             let theirs = theirs.document.state_vector();
@@ -363,6 +370,11 @@ impl Saver {
 }
 
 impl LogSize {
+    /// Whether there is neither a snapshot nor a record.
+    fn is_empty(self) -> bool {
+        self.records == 0 && self.document_bytes == 0
+    }
+
     /// The log with a record more.
     fn with(self, bytes: usize, appended: &Appended) -> Self {
         let records = appended.records.unwrap_or(self.records + 1);

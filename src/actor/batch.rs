@@ -11,6 +11,9 @@ use crate::{
     update::{Update, merge as merge_updates},
 };
 
+/// An answer that waits until something is saved.
+pub(super) type Answer = Box<dyn FnOnce() + Send>;
+
 /// What a batch of messages brought.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -22,6 +25,8 @@ pub(super) struct Batch {
     pub(super) held: Vec<(SessionId, Arc<Outgoing>)>,
     /// How many of a session's edits are saved when this batch is.
     pub(super) counts: Vec<(SessionId, u64)>,
+    /// What is answered when this batch is saved.
+    pub(super) answers: Vec<Answer>,
 }
 
 /// A piece of news, and who told it.

@@ -105,6 +105,9 @@ fn refuse_mail(mail: Mail, reason: &End) {
     match mail {
         Mail::Join { outbox, .. } => outbox.0.end(reason.clone()),
         Mail::Read(look) => look(Err(reason)),
+        // An error: nobody waits for the answer any more.
+        Mail::Write { answer, .. } => drop(answer.send(Err(reason.clone()))),
+        Mail::Exists { answer, .. } => drop(answer.send(Err(reason.clone()))),
         Mail::Receive { .. }
         | Mail::ChangeTerms { .. }
         | Mail::CatchUp { .. }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::member::{MemberOutbox, Terms};
@@ -38,6 +39,17 @@ pub(super) enum Mail {
         session: SessionId,
     },
     Read(Look),
+    /// Takes in an update from no session, and answers when it is saved.
+    Write {
+        update: Bytes,
+        answer: Answering<Result<(), WriteError>>,
+        _space: OwnedSemaphorePermit,
+    },
+    /// Answers whether the document exists; with `make`, it does from then on, and is answered when that is saved.
+    Exists {
+        make: bool,
+        answer: Answering<bool>,
+    },
     /// Ends the sessions of this user, or of everybody, and answers how many they were.
     EndSessions {
         user: Option<String>,
@@ -52,17 +64,22 @@ impl Mail {
     pub(super) fn is_large(&self) -> bool {
         match self {
             Self::Receive { message, .. } => message.size() > LARGE_BYTES,
+            Self::Write { update, .. } => update.len() > LARGE_BYTES,
             Self::Read(_) => true,
             Self::Join { .. }
             | Self::ChangeTerms { .. }
             | Self::CatchUp { .. }
             | Self::Leave { .. }
+            | Self::Exists { .. }
             | Self::EndSessions { .. }
             | Self::Rest
             | Self::Stop => false,
         }
     }
 }
+
+/// Where something is answered, or why the document cannot be opened.
+pub(super) type Answering<T> = oneshot::Sender<Result<T, End>>;
 
 /// A look at the document, or the reason why it cannot be read.
 type Look = Box<dyn FnOnce(Result<&Document, &End>) + Send>;
@@ -91,6 +108,28 @@ pub enum ReadError {
     /// It cannot be opened: a session that wants to join it would end like this.
     #[error("the document cannot be read: {}", .0.reason())]
     Refused(End),
+}
+
+/// Why an update from no session is not taken. Nothing of it is in the document.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// It breaks a rule.
+    #[error("update refused: {0}; it must be a Yjs update of version 1")]
+    Refused(String),
+    /// It is too large.
+    #[error("the update has {bytes} bytes; the limit is {limit} (--max-update)")]
+    TooLarge {
+        /// How many bytes it has.
+        bytes: usize,
+        /// How many it may have.
+        limit: usize,
+    },
+    /// The document has no space for it.
+    #[error("the document has reached {0} bytes and takes only deletions (--max-document)")]
+    Full(usize),
+    /// It builds on edits that are not here.
+    #[error("the update builds on edits that the document does not have: send those first, or with it")]
+    Lacks,
 }
 
 impl DocumentHandle {
@@ -144,6 +183,29 @@ impl DocumentHandle {
         };
         self.send(Mail::Read(Box::new(look))).await?;
         answered.await.map_err(|_| ReadError::Gone(Gone))?
+    }
+
+    /// Gives the document an update from no session; answers when it is saved, or why it is not taken.
+    pub async fn write(&self, update: Bytes) -> Result<Result<(), WriteError>, ReadError> {
+        let bytes = update.len().min(MAILBOX_BYTES) as u32;
+        let space = self.0.space.clone().acquire_many_owned(bytes).await.map_err(|_| Gone)?;
+        self.ask(|answer| Mail::Write { update, answer, _space: space }).await
+    }
+
+    /// Whether there is such a document, if only an empty one that was made.
+    pub async fn exists(&self) -> Result<bool, ReadError> {
+        self.ask(|answer| Mail::Exists { make: false, answer }).await
+    }
+
+    /// Makes the document where there is none; answers whether there was one, when it is saved.
+    pub async fn make(&self) -> Result<bool, ReadError> {
+        self.ask(|answer| Mail::Exists { make: true, answer }).await
+    }
+
+    async fn ask<T>(&self, question: impl FnOnce(Answering<T>) -> Mail) -> Result<T, ReadError> {
+        let (answer, answered) = oneshot::channel();
+        self.send(question(answer)).await?;
+        answered.await.map_err(|_| Gone)?.map_err(ReadError::Refused)
     }
 
     /// Ends the sessions of this user, or of everybody, on all nodes, and answers how many they were on this one.

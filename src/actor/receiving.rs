@@ -7,9 +7,10 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::{
-    Actor, MEASURE_SHARE,
+    Actor, MEASURE_SHARE, NOBODY, WriteError,
     batch::{Batch, edits, presence, question, read_only_notice},
     beside_others,
+    handle::Answering,
     member::TellSaved,
 };
 use crate::{
@@ -152,6 +153,59 @@ impl Actor {
         }
         batch.counts.extend(member.count().map(|count| (from, count)));
         Ok(())
+    }
+
+    /// Takes in an update from no session, all of it or nothing.
+    pub(super) fn write(
+        &mut self,
+        update: Bytes,
+        answer: Answering<Result<(), WriteError>>,
+        batch: &mut Batch,
+    ) -> Result<(), UpdateError> {
+        let (bytes, limit) = (update.len(), self.limits.update_bytes);
+        let written = if bytes > limit {
+            Err(WriteError::TooLarge { bytes, limit })
+        } else {
+            match self.document.lacks_for(&update) {
+                Ok(true) => Err(WriteError::Lacks),
+                Ok(false) => match self.take_update(update.clone()) {
+                    Ok(received) => Ok(received.news),
+                    Err(UpdateError::Refused(rule)) => Err(WriteError::Refused(rule.to_string())),
+                    Err(UpdateError::Full) => Err(WriteError::Full(self.limits.document_bytes)),
+                    Err(broken) => {
+                        self.suspect = Some(update);
+                        return Err(broken);
+                    }
+                },
+                Err(UpdateError::Refused(rule)) => Err(WriteError::Refused(rule.to_string())),
+                Err(broken) => return Err(broken),
+            }
+        };
+        // An error, here and below: nobody waits for the answer any more.
+        match written {
+            Ok(news) => {
+                if let Some(news) = news {
+                    self.last_step_2 = None;
+                    batch.note(NOBODY, true, news);
+                }
+                batch.answers.push(Box::new(|| drop(answer.send(Ok(Ok(()))))));
+            }
+            Err(error) => drop(answer.send(Ok(Err(error)))),
+        }
+        Ok(())
+    }
+
+    /// Answers whether the document exists; with `make`, it does from now on.
+    pub(super) fn exists(&mut self, make: bool, answer: Answering<bool>, batch: &mut Batch) {
+        let exists = self.saver.exists();
+        if make && !exists {
+            self.saver.note(Bytes::from_static(EMPTY_UPDATE), &[]);
+        }
+        match make {
+            // Also where it exists: somebody else may have made it a moment ago.
+            true => batch.answers.push(Box::new(move || drop(answer.send(Ok(exists))))),
+            false => drop(answer.send(Ok(exists))),
+        }
     }
 
     /// Tells a session that only looks on that its edits are not taken: each time where it is told what is saved,

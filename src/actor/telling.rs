@@ -101,8 +101,9 @@ impl Actor {
                 self.saver.note(update, &adds);
             }
         }
-        if !batch.held.is_empty() || !batch.counts.is_empty() {
+        if !batch.held.is_empty() || !batch.counts.is_empty() || !batch.answers.is_empty() {
             let through = self.saver.noted();
+            self.answers.extend(batch.answers.into_iter().map(|answer| (through, answer)));
             for (session, count) in batch.counts {
                 if let Some(member) = self.members.get_mut(&session) {
                     member.hold_count(through, count);
@@ -163,8 +164,12 @@ impl Actor {
         self.tell_sessions(from, text);
     }
 
-    /// Gives the sessions that wait for "saved" what is saved by now.
+    /// Answers whoever waits for "saved", and gives the sessions that do what is saved by now.
     pub(super) fn release_saved(&mut self) {
+        while let Some((_, answer)) = self.answers.pop_front_if(|(through, _)| *through <= self.saver.saved())
+        {
+            answer();
+        }
         for member in self.members.values_mut() {
             member.release(self.saver.saved());
         }

@@ -357,21 +357,33 @@ impl<'g, 'u> Entry<'g, 'u> {
             }
         }
         let added = sections.iter().map(|entry| entry.added.map_or(0..0, |(first, _)| first..entry.cursor));
-        let left = update.sections.iter().zip(sections).map(|(section, entry)| {
-            let left = entry.cursor..section.blocks.end;
-            // A hole at its beginning says nothing.
-            let hole = !left.is_empty() && update.blocks[left.start].content == Content::Skip;
-            left.start + usize::from(hole)..left.end
-        });
         let ready = match update.part(&added.collect::<Vec<_>>(), &ready_deletes, &self.emptied) {
             None => Ready::Nothing,
             Some(part) if sections.len() > MANY_SECTIONS => Ready::Part(part, self.in_steps(&ready_deletes)),
             Some(part) => Ready::Part(part, Vec::new()),
         };
-        let rest = update.part(&left.collect::<Vec<_>>(), &rest_deletes, &BTreeSet::new());
+        let left: Vec<_> = self.left().collect();
+        let rest = update.part(&left, &rest_deletes, &BTreeSet::new());
         let straddles = sections.iter().filter_map(|entry| entry.added);
         let straddles = straddles.into_iter().any(|(first, clock)| update.blocks[first].clock < clock);
         Admitted { ready, rest: rest.map(|update| Rest { update, needs }), adds, straddles }
+    }
+
+    /// The blocks of each section that were not let in.
+    fn left(&self) -> impl Iterator<Item = Range<usize>> {
+        self.update.sections.iter().zip(&self.sections).map(|(section, entry)| {
+            let left = entry.cursor..section.blocks.end;
+            // A hole at its beginning says nothing.
+            let hole = !left.is_empty() && self.update.blocks[left.start].content == Content::Skip;
+            left.start + usize::from(hole)..left.end
+        })
+    }
+
+    /// Whether a part of the update was not let in, because it needs what is not known.
+    pub(super) fn leaves_something(&self) -> bool {
+        let mut deletes = self.update.deletes.iter();
+        self.left().any(|left| !left.is_empty())
+            || deletes.any(|(client, range)| range.end > self.guard.next_clock(*client))
     }
 
     /// What was let in as updates each of which stands on what was before it.

@@ -22,7 +22,10 @@ use governor::{
 };
 use ipnet::IpNet;
 
-use super::{address::Address, error::Problem};
+use super::{
+    address::{Address, is_trusted},
+    error::Problem,
+};
 use crate::{
     config::{Authentication, Limits},
     metrics::Metrics,
@@ -81,6 +84,12 @@ impl Admission {
             websockets: Arc::default(),
             came: AtomicUsize::new(0),
         }
+    }
+
+    /// Whether a request came over TLS, as far as a trusted proxy says so.
+    pub(crate) fn is_secure(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> bool {
+        let is_https = headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
+        is_https && peer.is_some_and(|peer| is_trusted(peer.to_canonical(), &self.trusted_proxies))
     }
 
     /// Lets a TCP connection in. One address may hold as many that are no WebSockets as it may hold WebSockets:

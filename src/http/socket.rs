@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::{
     Shared, admission,
+    asking::{ask, not_there},
     authorize::{SUBPROTOCOL, access, refuse_origin},
     entrance::Entrance,
     error::Problem,
@@ -157,5 +158,11 @@ pub(crate) async fn y_sweet(
         entrance.left(name.as_str(), None, &end);
         Problem::new(status, end.reason())
     })?;
+    // Who may not write cannot make it.
+    if admitted.terms.read_only
+        && !ask(&shared, &name, |document| async move { document.exists().await }).await?
+    {
+        return Err(not_there(&name));
+    }
     Ok(upgrade.serve(shared, entrance, YSweet::default(), Some(Ok(admitted))))
 }

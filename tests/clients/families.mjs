@@ -162,11 +162,13 @@ export class YWebsocketClient extends Client {
 
 
 export class YSweetClient extends Client {
-  constructor(server, document, who) {
+  constructor(server, document, who, { clientToken } = {}) {
     super(who)
     const url = `${server.url.replace('http', 'ws')}/d/${document}/ws`
-    const clientToken = { url, baseUrl: `${server.url}/d/${document}`, docId: document, authorization: 'full' }
-    this.provider = new YSweetProvider(async () => clientToken, document, this.doc, {
+    const open = { url, baseUrl: `${server.url}/d/${document}`, docId: document, authorization: 'full' }
+    // Whoever has left asks nobody any more.
+    const ask = () => (this.hasLeft ? new Promise(() => {}) : (clientToken?.() ?? Promise.resolve(open)))
+    this.provider = new YSweetProvider(ask, document, this.doc, {
       awareness: this.awareness,
       WebSocketPolyfill: this.#socket(),
       showDebuggerLink: false,

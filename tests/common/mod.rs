@@ -101,12 +101,22 @@ impl TestServer {
         self.request("GET", path, headers).await
     }
 
+    /// Sends a POST request with a body.
+    pub async fn post(&self, path: &str, headers: &str, body: &[u8]) -> Response {
+        let headers = format!("{headers}Content-Length: {}\r\n", body.len());
+        self.request_with("POST", path, &headers, body).await
+    }
+
     pub async fn request(&self, method: &str, path: &str, headers: &str) -> Response {
+        self.request_with(method, path, headers, &[]).await
+    }
+
+    async fn request_with(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Response {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut socket = TcpStream::connect(&self.address).await.unwrap();
         let request =
             format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
-        socket.write_all(request.as_bytes()).await.unwrap();
+        socket.write_all(&[request.as_bytes(), body].concat()).await.unwrap();
         let mut bytes = Vec::new();
         within(socket.read_to_end(&mut bytes)).await.unwrap();
         let head_end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a header");
