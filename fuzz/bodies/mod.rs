@@ -140,7 +140,7 @@ pub fn dialect(bytes: &[u8]) {
     let mut reader = Reader::new(frames);
     let mut brought = 0;
     let mut address = Address::default();
-    let mut acknowledged = 0;
+    let (mut acknowledged, mut saved) = (0, 0);
     while let Ok(frame) = reader.bytes() {
         let Ok(requests) = dialect.read(frame) else { continue };
         for request in requests {
@@ -162,7 +162,7 @@ pub fn dialect(bytes: &[u8]) {
             }
         }
         let mut told = Vec::new();
-        let saved = brought.saturating_sub(frame.len() as u64 % 3);
+        saved = saved.max(brought.saturating_sub(frame.len() as u64 % 3));
         dialect.write(&address, &mut News { frames: Vec::new(), saved }, &mut told);
         acknowledged += told.len() as u64;
         assert!(acknowledged <= brought, "more is said to be saved than came");

@@ -235,6 +235,7 @@ impl<'a> Stays<'a> {
     /// The client has brought a new token.
     async fn renew(&self, stay: &Stay, token: &str) -> Result<(), End> {
         let Stay { address, document, .. } = stay;
+        let before = stay.session.until();
         let renewed = async {
             let Admitted { terms, until, .. } = self.entrance.admit(document.as_str(), token).await?;
             if terms.user != stay.user {
@@ -249,7 +250,9 @@ impl<'a> Stays<'a> {
             Err(end) => return self.over(address, end),
         };
         let mut state = self.lock();
-        *stay.ask_at.lock().unwrap_or_else(PoisonError::into_inner) = state.ask_at(address, until);
+        // Who has no newer one is not asked again.
+        let ask_at = state.ask_at(address, until.filter(|_| until > before));
+        *stay.ask_at.lock().unwrap_or_else(PoisonError::into_inner) = ask_at;
         let told = state.dialect.joined(address, read_only);
         state.frames.extend(told);
         drop(state);
