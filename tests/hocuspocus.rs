@@ -136,6 +136,10 @@ async fn who_has_left_a_document_does_not_come_back_with_a_farewell() {
     client.says("e", &[3]).await;
     let heard = client.0.hears_bytes().await;
     assert!(heard.starts_with(b"\x01e\x01"), "it hears of a document that it has left: {heard:?}");
+    // And when it comes again, all is as it was at first: it is told what it may, and what is saved.
+    client.joins("d", "").await;
+    client.says("d", &sync(2, HELLO)).await;
+    client.awaits("d", &[8, 1]).await;
 }
 
 #[tokio::test]

@@ -142,7 +142,10 @@ impl<'a> Stays<'a> {
             },
             Request::Leave { address } => {
                 self.leave(&address, &End::Left);
-                self.lock().outside.remove(&address);
+                let mut state = self.lock();
+                // It has said so itself.
+                let _ = state.dialect.ended(&address, &End::Left);
+                state.outside.remove(&address);
                 Ok(())
             }
             Request::Refuse { address, error } => self.over(&address, End::Refused(error.to_string())),
