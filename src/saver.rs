@@ -13,12 +13,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{
-    task::spawn_blocking,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, error, warn};
 
+use self::loading::beside_actors;
 pub use self::loading::{LoadError, Loaded, load, open};
 use crate::{
     backend::{Answer, Appended, Backend, BackendError, Position},
@@ -289,13 +287,11 @@ impl Saver {
         let (log, name, backend) = (self.log, self.name.clone(), self.backend.clone());
         let document_bytes = update.len();
         self.compaction = Some(Box::pin(async move {
-            // Beside the actor: reading a large document back takes tens of milliseconds.
-            let checked = spawn_blocking(move || {
+            let checked = beside_actors(move || {
                 check_snapshot(&update, fingerprint).map_err(|error| error.to_string())?;
                 record::write_snapshot(&update).map_err(|error| error.to_string())
             });
-            let snapshot =
-                checked.await.map_err(|error| error.to_string()).flatten().map_err(BackendError::Store)?;
+            let snapshot = checked.await.map_err(BackendError::Store)?;
             backend.compact(&name, log.through, snapshot).await?;
             Ok(Compacted { log, document_bytes })
         }));
@@ -307,6 +303,8 @@ impl Saver {
     pub async fn progress(&mut self) -> Option<Loaded> {
         let append_at = self.may_append().then_some(self.append_at);
         tokio::select! {
+            // What is saved first: people wait for it.
+            biased;
             answer = next(self.append.as_mut().map(|append| &mut append.answer)) => self.appended(answer),
             answer = next(self.compaction.as_mut()) => {
                 self.compaction = None;

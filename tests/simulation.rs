@@ -83,13 +83,11 @@ fn seeds() -> (Range<u64>, bool) {
 }
 
 fn assert_none(failures: &Failures, test: &str) {
-    let told: String = failures
-        .iter()
-        .map(|(seed, problems)| format!("QUIRE_TEST_SEED={seed}\n    {}\n", problems.join("\n    ")))
-        .collect();
+    let told: Vec<_> = failures.iter().map(|(seed, problems)| shown(*seed, problems)).collect();
     assert!(
         failures.is_empty(),
-        "these fail, and repeat with cargo test --test simulation {test} -- --nocapture\n{told}"
+        "these fail, and repeat with cargo test --test simulation {test} -- --nocapture\n{}",
+        told.join("\n")
     );
 }
 
@@ -112,14 +110,16 @@ fn an_append_that_failed_and_is_taken_for_done_is_noticed() {
 #[test]
 fn a_seed_repeats_itself() {
     let mut judge = Judge::start();
-    for seed in 1..=10 {
+    for seed in 1..=30 {
         judge.prepare(seed);
         let history = judge.history(seed);
-        let number = || {
-            let lived = world::live(seed, history.clone(), Trial::Sound, Trace::new(false));
-            lived.map(|(_, number)| number)
-        };
-        assert_eq!(number(), number(), "seed {seed}");
+        for trial in [Trial::Sound, Trial::Nodes(None)] {
+            let number = || {
+                let lived = world::live(seed, history.clone(), trial, Trace::new(false));
+                lived.map(|(_, number)| number)
+            };
+            assert_eq!(number(), number(), "seed {seed}, {trial:?}");
+        }
     }
 }
 
@@ -169,9 +169,9 @@ fn simulate(seeds: Range<u64>, trial: Trial, max_failures: usize, aloud: bool) -
         prepared.by_ref().take(1).for_each(|seed| judge.prepare(seed));
         match live(seed, judge.history(seed), trial, aloud) {
             Ok(ending) => judge.judge(seed, &ending),
-            Err(problem) => drop(failures.insert(seed, vec![problem])),
+            Err(problem) => note(&mut failures, [(seed, vec![problem])], trial),
         }
-        failures.extend(judge.problems(false));
+        note(&mut failures, judge.problems(false), trial);
         if failures.len() >= max_failures {
             return failures;
         }
@@ -179,8 +179,20 @@ fn simulate(seeds: Range<u64>, trial: Trial, max_failures: usize, aloud: bool) -
             eprintln!("{} seeds are done, {} failed", seed - seeds.start + 1, failures.len());
         }
     }
-    failures.extend(judge.problems(true));
+    note(&mut failures, judge.problems(true), trial);
     failures
+}
+
+/// Notes failures, and tells them at once, since who runs a long campaign reads along.
+fn note(failures: &mut Failures, found: impl IntoIterator<Item = (u64, Vec<String>)>, trial: Trial) {
+    for (seed, problems) in found {
+        eprintln!("{trial:?} fails: {}", shown(seed, &problems));
+        failures.insert(seed, problems);
+    }
+}
+
+fn shown(seed: u64, problems: &[String]) -> String {
+    format!("QUIRE_TEST_SEED={seed}\n    {}", problems.join("\n    "))
 }
 
 /// One world; a panic is a failure like another, so that its seed is told.

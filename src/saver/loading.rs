@@ -1,7 +1,10 @@
 //! A document from what a backend keeps of it.
 
 use bytes::Bytes;
-use tokio::task::spawn_blocking;
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    task::spawn_blocking,
+};
 
 use super::LogSize;
 use crate::{
@@ -36,9 +39,18 @@ pub enum LoadError {
 /// A document from what the backend keeps of it.
 pub async fn load(backend: &dyn Backend, name: &DocumentName) -> Result<Loaded, LoadError> {
     let stored = backend.load(name).await?;
-    // Beside the actors: a large document takes tens of milliseconds.
-    let opened = spawn_blocking(move || open(&stored)).await;
-    opened.map_err(|error| error.to_string()).flatten().map_err(LoadError::Unreadable)
+    beside_actors(move || open(&stored)).await.map_err(LoadError::Unreadable)
+}
+
+/// Does work beside the actors, since for a large document it takes tens of milliseconds. Where everything shares one
+/// thread it is done at once, so that a simulation repeats itself.
+pub(super) async fn beside_actors<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => spawn_blocking(work).await.map_err(|error| error.to_string()).flatten(),
+        _ => work(),
+    }
 }
 
 /// A document from what the backend has answered.

@@ -57,7 +57,7 @@ struct State {
     kept: Data,
     /// What it was at some time: a replica that lags behind.
     before: Data,
-    nodes: HashMap<usize, Node>,
+    nodes: BTreeMap<usize, Node>,
     /// Until when each lasts, and how often it was begun or renewed.
     leases: BTreeMap<u64, (u64, u64)>,
     /// For each client the first clock that no record ever had.
@@ -93,7 +93,7 @@ impl Redis {
             lossy: 0,
             kept: Data::default(),
             before: Data::default(),
-            nodes: HashMap::new(),
+            nodes: BTreeMap::new(),
             leases: BTreeMap::new(),
             written: HashMap::new(),
             mistake,
@@ -237,12 +237,9 @@ impl State {
 
     fn publish(&mut self, channel: &str, payload: &Bytes) -> u64 {
         let mut heard = 0;
-        let mut numbers: Vec<_> = self.nodes.keys().copied().collect();
-        numbers.sort_unstable();
-        for number in numbers {
+        for node in self.nodes.values_mut() {
             let (lost, twice) = (self.random.percent(self.lossy), self.random.percent(self.lossy / 2));
             let delay = 1 + self.random.below(5);
-            let node = self.nodes.get_mut(&number).expect("it is one of them");
             if !node.channels.contains(channel) || node.cut_until.is_some() {
                 continue;
             }
