@@ -133,7 +133,7 @@ pub fn message(bytes: &[u8]) {
 pub fn dialect(bytes: &[u8]) {
     let Some((&which, frames)) = bytes.split_first() else { return };
     let mut dialect: Box<dyn Dialect> = match which % 3 {
-        0 => Box::new(YWebsocket::default()),
+        0 => Box::new(YWebsocket(Address::default())),
         1 => Box::new(Hocuspocus::default()),
         _ => Box::new(YSweet::default()),
     };

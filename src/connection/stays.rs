@@ -119,7 +119,7 @@ impl<'a> Stays<'a> {
 
     /// Joins the only document of a connection.
     pub(super) async fn begin(&self, admitted: Admitted) -> Result<(), End> {
-        self.enter(Address::default(), admitted).await
+        self.enter(admitted.document.as_str().into(), admitted).await
     }
 
     /// Whether there is a session.
@@ -338,7 +338,11 @@ impl<'a> Stays<'a> {
             match stay.session.look(news).await {
                 Ok(true) => self.lock().dialect.write(&stay.address, news, frames),
                 Ok(false) => {}
-                Err(end) => self.over(&stay.address, end)?,
+                // Unless the reader has let go of it meanwhile.
+                Err(end) if self.lock().stays.iter().any(|held| Arc::ptr_eq(held, stay)) => {
+                    self.over(&stay.address, end)?;
+                }
+                Err(_) => {}
             }
             if stay.ask_now() {
                 frames.extend(self.lock().dialect.ask_for_token(&stay.address));

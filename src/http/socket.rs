@@ -126,8 +126,9 @@ pub(crate) async fn y_websocket(
     };
     let access = access(&shared, &headers, &uri).await;
     let entrance = Entrance::new(shared.clone(), upgrade.refused.clone(), tell_saved);
-    let admitted = entrance.allow(access, name.clone()).map_err(|end| (name, end));
-    Ok(upgrade.serve(shared, entrance, YWebsocket::default(), Some(admitted)))
+    let admitted = entrance.allow(access, name.clone()).map_err(|end| (name.clone(), end));
+    let dialect = YWebsocket(name.as_str().into());
+    Ok(upgrade.serve(shared, entrance, dialect, Some(admitted)))
 }
 
 /// `/hocuspocus`, and whatever is below it for balancers: Hocuspocus' protocol; clients name documents by themselves.
@@ -164,5 +165,6 @@ pub(crate) async fn y_sweet(
     {
         return Err(not_there(&name));
     }
-    Ok(upgrade.serve(shared, entrance, YSweet::default(), Some(Ok(admitted))))
+    let dialect = YSweet::new(name.as_str().into());
+    Ok(upgrade.serve(shared, entrance, dialect, Some(Ok(admitted))))
 }

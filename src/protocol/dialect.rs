@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{Message, Outgoing, ProtocolError};
 use crate::end::End;
 
-/// Under which a client and its server speak of one stay in a document; always the same where a connection has only
+/// Under which a client and its server speak of one stay in a document; the document's name where a connection has only
 /// one.
 pub type Address = Arc<str>;
 
@@ -69,7 +69,7 @@ pub trait Dialect: Send {
     /// A frame that says nothing: clients drop a socket on which they see no data.
     fn keep_alive(&self) -> Bytes;
 
-    /// The name of the document that an address stands for, where clients name documents by themselves.
+    /// The name of the document that an address stands for.
     fn document<'a>(&self, address: &'a str) -> &'a str {
         address
     }

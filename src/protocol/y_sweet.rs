@@ -34,6 +34,11 @@ pub struct YSweet {
 }
 
 impl YSweet {
+    /// A client that comes to this document.
+    pub fn new(address: Address) -> Self {
+        Self { address, ..Self::default() }
+    }
+
     /// The client is at this version now; what it is told at once.
     fn note(&mut self, version: u64) -> Bytes {
         // Before it has said what we lack, nothing is known of what it has.

@@ -18,9 +18,9 @@ pub const MAX_MESSAGES: usize = 16;
 /// not seen data for 30 seconds, whatever pings it saw.
 pub const KEEP_ALIVE: &[u8] = &[1, 1, 0];
 
-/// The dialect, which remembers nothing.
-#[derive(Debug, Default)]
-pub struct YWebsocket(Address);
+/// The dialect, which remembers nothing but the document's name.
+#[derive(Debug)]
+pub struct YWebsocket(pub Address);
 
 impl Dialect for YWebsocket {
     fn read(&mut self, frame: &[u8]) -> Result<Vec<Request>, ProtocolError> {
