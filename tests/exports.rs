@@ -1,7 +1,11 @@
 //! Documents for applications: what they get is what the JavaScript libraries make of the same documents
 //! (tests/data/exports), and nothing in it can do harm.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use quire::document::{
     Document,
@@ -171,5 +175,141 @@ fn quills_lines_are_blocks() {
     ];
     for part in parts {
         assert!(html.contains(part), "{part} is not in {html}");
+    }
+}
+
+/// What a parser makes of a document's Markdown.
+fn read_markdown(markdown: &str) -> String {
+    use pulldown_cmark::Options;
+    let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
+    let mut html = String::new();
+    pulldown_cmark::html::push_html(&mut html, pulldown_cmark::Parser::new_ext(markdown, options));
+    html
+}
+
+/// Each character of HTML with the marks that it has, without breaks of lines.
+fn visible(html: &str) -> Vec<(char, BTreeSet<String>)> {
+    let mut open = BTreeSet::new();
+    let mut visible = Vec::new();
+    for part in html.split('<') {
+        let (tag, text) = part.split_once('>').unwrap_or(("", part));
+        // A link that leads nowhere is none in Markdown.
+        let tag = if tag.ends_with("href=\"\"") { "" } else { tag };
+        let name = tag.trim_start_matches('/').split(' ').next().unwrap().replace("del", "s");
+        if ["strong", "em", "s", "u", "code", "a", "h1", "h2", "blockquote", "li"].contains(&&*name) {
+            if tag.starts_with('/') { drop(open.remove(&name)) } else { drop(open.insert(name)) }
+        }
+        let text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"");
+        let text = text.replace("&nbsp;", "\u{a0}").replace("&amp;", "&").replace('\n', "");
+        visible.extend(text.chars().map(|c| (c, open.clone())));
+    }
+    visible
+}
+
+#[test]
+fn a_parser_of_markdown_finds_what_people_wrote() {
+    for (name, document, _) in golden() {
+        let markdown = exported(&document, Format::Markdown);
+        let (found, html) = (read_markdown(&markdown), exported(&document, Format::Html));
+        assert_eq!(visible(&found), visible(&html), "{name}: {markdown}");
+        let same = [
+            "<ul",
+            "<ol",
+            "<pre",
+            "<h3",
+            "<h6",
+            "<hr",
+            "<img",
+            "<table",
+            "<tr",
+            "type=\"checkbox",
+            "start=\"",
+        ];
+        for part in same {
+            let count = |html: &str| html.matches(part).count();
+            assert_eq!(count(&found), count(&html), "{name}, {part}: {markdown} is read as {found}");
+        }
+    }
+}
+
+#[test]
+fn text_that_looks_like_markdown_stays_text() {
+    let pieces = [
+        "*",
+        "_",
+        "`",
+        "~",
+        "[",
+        "](",
+        ")",
+        "<",
+        ">",
+        "#",
+        "-",
+        "+",
+        "=",
+        "1.",
+        "2)",
+        "!",
+        "|",
+        "\\",
+        "&amp;",
+        " ",
+        "a",
+        "é",
+        "b",
+        ":",
+        "https://a.b",
+        "www.a.b",
+        "\u{a0}",
+        "\"",
+        "👍",
+        "  ",
+        "\t",
+        "---",
+        ":--",
+        "[x] ",
+    ];
+    let mut random = 7_u64;
+    let mut next = |below: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % below
+    };
+    for round in 0..3_000 {
+        let document = made(|transaction| {
+            let fragment = transaction.get_or_insert_xml_fragment("body");
+            let kind = ["paragraph", "heading", "tableCell", "listItem"][next(4)];
+            let mut parent = match kind {
+                "listItem" => fragment.push_back(transaction, XmlElementPrelim::empty("bulletList")),
+                "tableCell" => {
+                    let table = fragment.push_back(transaction, XmlElementPrelim::empty("table"));
+                    table.push_back(transaction, XmlElementPrelim::empty("tableRow"))
+                }
+                _ => fragment.push_back(transaction, XmlElementPrelim::empty(kind)),
+            };
+            if matches!(kind, "listItem" | "tableCell") {
+                let item = parent.push_back(transaction, XmlElementPrelim::empty(kind));
+                parent = item.push_back(transaction, XmlElementPrelim::empty("paragraph"));
+            }
+            for _ in 0..1 + next(3) {
+                let text = parent.push_back(transaction, XmlTextPrelim::new(""));
+                for _ in 0..1 + next(5) {
+                    let words: String = (0..1 + next(4)).map(|_| pieces[next(pieces.len())]).collect();
+                    let marks = ["bold", "italic", "strike", "underline", "code", "link"];
+                    let marks = (0..next(3)).map(|_| {
+                        let mark = marks[next(marks.len())];
+                        let href = Any::from_json("{\"href\":\"/a b|c>\"}").unwrap();
+                        (mark.into(), if mark == "link" { href } else { Any::Map(Default::default()) })
+                    });
+                    let marks: Attrs = marks.collect();
+                    let end = text.len(transaction);
+                    text.insert_with_attributes(transaction, end, &words, marks);
+                }
+                parent.push_back(transaction, XmlElementPrelim::empty("hardBreak"));
+            }
+        });
+        let markdown = exported(&document, Format::Markdown);
+        let (found, html) = (read_markdown(&markdown), exported(&document, Format::Html));
+        assert_eq!(visible(&found), visible(&html), "round {round}: {markdown} is read as {found}");
     }
 }

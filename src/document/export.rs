@@ -7,6 +7,7 @@
 
 mod delta;
 mod html;
+mod markdown;
 mod prosemirror;
 mod quill;
 mod tree;
@@ -48,6 +49,8 @@ pub enum Format {
     Delta,
     /// What editors show of the XML fragments and texts, for browsers.
     Html,
+    /// The same, as CommonMark with GitHub's extensions.
+    Markdown,
 }
 
 /// What a root type can be.
@@ -80,7 +83,7 @@ pub enum ExportError {
 
 impl Format {
     /// All of them, with the names by which they are asked for.
-    pub const NAMES: [(&str, Self); 8] = [
+    pub const NAMES: [(&str, Self); 9] = [
         ("update", Self::Update),
         ("state-vector", Self::StateVector),
         ("json", Self::Json),
@@ -89,6 +92,7 @@ impl Format {
         ("prosemirror", Self::ProseMirror),
         ("delta", Self::Delta),
         ("html", Self::Html),
+        ("markdown", Self::Markdown),
     ];
 
     /// The media type of what is exported.
@@ -98,6 +102,7 @@ impl Format {
             Self::Json | Self::ProseMirror | Self::Delta => "application/json",
             Self::Text => "text/plain; charset=utf-8",
             Self::Html => "text/html; charset=utf-8",
+            Self::Markdown => "text/markdown; charset=utf-8",
             Self::Xml => "application/xml; charset=utf-8",
         }
     }
@@ -147,6 +152,10 @@ pub fn export(
             Format::ProseMirror => exporter.prosemirror(&roots).to_string(),
             Format::Delta => exporter.delta(&roots).to_string(),
             Format::Html => exporter.html(&roots),
+            Format::Markdown => {
+                let roots = exporter.blocks(&roots).into_iter();
+                markdown::markdown(&roots.flat_map(|(_, nodes)| nodes).collect::<Vec<_>>())
+            }
             Format::Xml | Format::Update | Format::StateVector => exporter.xml(&roots),
         }
     })

@@ -157,12 +157,13 @@ fn accepted(headers: &HeaderMap) -> Result<Format, Problem> {
         "text/plain" | "text/*" => Some(Format::Text),
         "application/xml" | "text/xml" => Some(Format::Xml),
         "text/html" => Some(Format::Html),
+        "text/markdown" => Some(Format::Markdown),
         _ => None,
     });
     format.ok_or_else(|| {
         Problem::new(
             StatusCode::NOT_ACCEPTABLE,
-            format!("no format for Accept: {accept}; there are application/octet-stream, application/json, text/plain, application/xml and text/html"),
+            format!("no format for Accept: {accept}; there are application/octet-stream, application/json, text/plain, application/xml, text/html and text/markdown"),
         )
     })
 }
@@ -182,6 +183,7 @@ mod tests {
         assert_eq!(accept("text/plain;q=0.5, application/xml"), Some(Format::Xml));
         assert_eq!(accept("application/json;q=0, */*;q=0.1"), Some(Format::Update));
         assert_eq!(accept("text/html, text/*;q=0.5"), Some(Format::Html));
+        assert_eq!(accept("text/markdown"), Some(Format::Markdown));
         assert_eq!(accept("image/png"), None);
         assert_eq!(accepted(&HeaderMap::new()).unwrap(), Format::Update);
     }
