@@ -98,6 +98,11 @@ async fn the_accept_header_chooses_where_the_address_does_not() {
         server.get_with("/api/documents/letter", "Accept: Application/JSON\r\n").await.text(),
         json.text()
     );
+    let html = server.get_with("/api/documents/letter", "Accept: text/html\r\n").await;
+    assert_eq!(html.text(), "<p>hello</p>");
+    assert_eq!(html.header("content-type"), Some("text/html; charset=utf-8"));
+    assert_eq!(html.header("content-security-policy"), Some("sandbox"));
+    assert_eq!(server.get("/api/documents/letter?format=delta").await.text(), "[{\"insert\":\"hello\"}]");
     assert_eq!(server.get_with("/api/documents/letter", "Accept: image/png\r\n").await.status, 406);
     let posted = server.request("POST", "/api/documents/letter", "Content-Length: 0\r\n").await;
     assert_eq!((posted.status, posted.header("content-type")), (405, Some("application/problem+json")));
@@ -139,7 +144,11 @@ async fn an_unknown_document_or_a_bad_question_is_an_error_with_a_body() {
     let long = format!("/api/documents/{}", "x".repeat(1_001));
     let cases = [
         ("/api/documents/nothing", 404, "nothing"),
-        ("/api/documents/letter?format=docx", 400, "update, state-vector, json, text, xml"),
+        (
+            "/api/documents/letter?format=docx",
+            400,
+            "update, state-vector, json, text, xml, prosemirror, delta, html",
+        ),
         ("/api/documents/letter?form=json", 400, "form"),
         ("/api/documents/letter?root=text", 400, "root=content:text"),
         ("/api/documents/letter?root=text:number", 400, "text, map, array, xml"),

@@ -1,8 +1,16 @@
-//! A document as text, JSON or XML, for those who have no Yjs at hand.
+//! A document as text, JSON, XML and in the formats of editors, for those who have no Yjs at hand: which roots are
+//! meant, and JSON, text and XML themselves; the other formats have a file each.
 //!
 //! Which kind a root type has is not stored in an update. The guard learns it from what the root holds, and
 //! who asks can settle what stays open. A root is never tried as a kind that does not fit what it holds:
 //! yrs may not come back from that.
+
+mod delta;
+mod html;
+mod markdown;
+mod prosemirror;
+mod quill;
+mod tree;
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -14,6 +22,7 @@ use yrs::{
     types::text::{Diff, YChange},
 };
 
+use self::tree::Node;
 use super::{Document, UpdateError, contained};
 use crate::{
     guard::RootEvidence,
@@ -34,6 +43,14 @@ pub enum Format {
     Text,
     /// The XML fragments.
     Xml,
+    /// The XML fragments as ProseMirror documents.
+    ProseMirror,
+    /// The texts as Quill deltas.
+    Delta,
+    /// What editors show of the XML fragments and texts, for browsers.
+    Html,
+    /// The same, as CommonMark with GitHub's extensions.
+    Markdown,
 }
 
 /// What a root type can be.
@@ -66,20 +83,26 @@ pub enum ExportError {
 
 impl Format {
     /// All of them, with the names by which they are asked for.
-    pub const NAMES: [(&str, Self); 5] = [
+    pub const NAMES: [(&str, Self); 9] = [
         ("update", Self::Update),
         ("state-vector", Self::StateVector),
         ("json", Self::Json),
         ("text", Self::Text),
         ("xml", Self::Xml),
+        ("prosemirror", Self::ProseMirror),
+        ("delta", Self::Delta),
+        ("html", Self::Html),
+        ("markdown", Self::Markdown),
     ];
 
     /// The media type of what is exported.
     pub fn media_type(self) -> &'static str {
         match self {
             Self::Update | Self::StateVector => "application/octet-stream",
-            Self::Json => "application/json",
+            Self::Json | Self::ProseMirror | Self::Delta => "application/json",
             Self::Text => "text/plain; charset=utf-8",
+            Self::Html => "text/html; charset=utf-8",
+            Self::Markdown => "text/markdown; charset=utf-8",
             Self::Xml => "application/xml; charset=utf-8",
         }
     }
@@ -126,7 +149,14 @@ pub fn export(
         match format {
             Format::Json => exporter.json(&roots).to_string(),
             Format::Text => exporter.text(&roots),
-            _ => exporter.xml(&roots),
+            Format::ProseMirror => exporter.prosemirror(&roots).to_string(),
+            Format::Delta => exporter.delta(&roots).to_string(),
+            Format::Html => exporter.html(&roots),
+            Format::Markdown => {
+                let roots = exporter.blocks(&roots).into_iter();
+                markdown::markdown(&roots.flat_map(|(_, nodes)| nodes).collect::<Vec<_>>())
+            }
+            Format::Xml | Format::Update | Format::StateVector => exporter.xml(&roots),
         }
     })
     .map(String::into_bytes)
@@ -279,6 +309,50 @@ impl Exporter<'_, '_> {
         format!("<document>{}</document>", fragments.collect::<String>())
     }
 
+    fn prosemirror(&self, roots: &BTreeMap<String, Option<RootKind>>) -> Json {
+        let fragments = roots.iter().filter(|(_, kind)| **kind == Some(RootKind::Xml));
+        let documents = fragments.map(|(name, _)| {
+            let fragment = self.transaction.get_xml_fragment(&**name);
+            let nodes = fragment.map(|fragment| self.nodes(&fragment)).unwrap_or_default();
+            (name.clone(), prosemirror::document(nodes))
+        });
+        alone_or_by_name(documents.collect())
+    }
+
+    fn delta(&self, roots: &BTreeMap<String, Option<RootKind>>) -> Json {
+        let texts = roots.iter().filter(|(_, kind)| **kind == Some(RootKind::Text));
+        let deltas = texts.map(|(name, _)| {
+            let text = self.transaction.get_text(&**name);
+            let runs = text.map(|text| self.runs(&text)).unwrap_or_default();
+            (name.clone(), delta::operations(runs))
+        });
+        alone_or_by_name(deltas.collect())
+    }
+
+    /// What people see of each XML fragment and text.
+    fn blocks(&self, roots: &BTreeMap<String, Option<RootKind>>) -> Vec<(String, Vec<Node>)> {
+        let blocks = roots.iter().filter_map(|(name, kind)| match kind {
+            Some(RootKind::Xml) => Some((name, self.nodes(&self.transaction.get_xml_fragment(&**name)?))),
+            Some(RootKind::Text) => {
+                Some((name, quill::nodes(self.runs(&self.transaction.get_text(&**name)?))))
+            }
+            _ => None,
+        });
+        blocks.map(|(name, blocks)| (name.clone(), blocks)).collect()
+    }
+
+    fn html(&self, roots: &BTreeMap<String, Option<RootKind>>) -> String {
+        let roots = self.blocks(roots);
+        if let [(_, nodes)] = &roots[..] {
+            return html::html(nodes);
+        }
+        let sections = roots.iter().map(|(name, nodes)| {
+            let name = html::escaped_value(name);
+            format!("<section data-root=\"{name}\">{}</section>", html::html(nodes))
+        });
+        sections.collect()
+    }
+
     /// What Yjs's `toString` gives, with special characters escaped.
     fn xml_children(&self, parent: &XmlFragmentRef) -> String {
         parent.children(self.transaction).map(|child| self.xml_node(child)).collect()
@@ -338,11 +412,23 @@ impl Exporter<'_, '_> {
     }
 }
 
+/// The only value as it is, several as an object with the names of their roots.
+fn alone_or_by_name(mut values: Vec<(String, Json)>) -> Json {
+    match values.len() {
+        1 => values.remove(0).1,
+        _ => Json::Object(values.into_iter().collect()),
+    }
+}
+
 fn json_any(any: &Any) -> Json {
     match any {
         Any::Null | Any::Undefined => Json::Null,
         Any::Bool(value) => (*value).into(),
         Any::Number(Number::Int(value)) => (*value).into(),
+        // JavaScript's large whole numbers are whole numbers.
+        Any::Number(Number::Float(value)) if value.fract() == 0.0 && value.abs() < 9e15 => {
+            (*value as i64).into()
+        }
         // JSON has no number for infinity and the like.
         Any::Number(Number::Float(value)) => JsonNumber::from_f64(*value).map_or(Json::Null, Json::Number),
         Any::String(text) => text.as_ref().into(),

@@ -59,6 +59,9 @@ pub(crate) async fn export(
     })?;
     // The same address gives several formats, and what was seen once must be asked for again.
     let caching = [(header::VARY, "accept"), (header::CACHE_CONTROL, "no-cache")];
+    // What people wrote is no page of this server: opened in a browser, it must not act as one.
+    let guarding =
+        [(header::CONTENT_SECURITY_POLICY, "sandbox"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
     Ok(match found {
         Found::Nothing => {
             return Err(not_there(&name));
@@ -68,7 +71,7 @@ pub(crate) async fn export(
         }
         Found::Content { etag, content } => {
             let about = [(header::ETAG, etag), (header::CONTENT_TYPE, format.media_type().to_owned())];
-            (caching, about, content).into_response()
+            (caching, guarding, about, content).into_response()
         }
     })
 }
@@ -153,12 +156,14 @@ fn accepted(headers: &HeaderMap) -> Result<Format, Problem> {
         "application/json" => Some(Format::Json),
         "text/plain" | "text/*" => Some(Format::Text),
         "application/xml" | "text/xml" => Some(Format::Xml),
+        "text/html" => Some(Format::Html),
+        "text/markdown" => Some(Format::Markdown),
         _ => None,
     });
     format.ok_or_else(|| {
         Problem::new(
             StatusCode::NOT_ACCEPTABLE,
-            format!("no format for Accept: {accept}; there are application/octet-stream, application/json, text/plain and application/xml"),
+            format!("no format for Accept: {accept}; there are application/octet-stream, application/json, text/plain, application/xml, text/html and text/markdown"),
         )
     })
 }
@@ -177,6 +182,8 @@ mod tests {
         assert_eq!(accept("application/json"), Some(Format::Json));
         assert_eq!(accept("text/plain;q=0.5, application/xml"), Some(Format::Xml));
         assert_eq!(accept("application/json;q=0, */*;q=0.1"), Some(Format::Update));
+        assert_eq!(accept("text/html, text/*;q=0.5"), Some(Format::Html));
+        assert_eq!(accept("text/markdown"), Some(Format::Markdown));
         assert_eq!(accept("image/png"), None);
         assert_eq!(accepted(&HeaderMap::new()).unwrap(), Format::Update);
     }
