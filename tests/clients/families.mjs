@@ -98,7 +98,7 @@ export class HocuspocusClient extends Client {
 
   /** Whether her client says that everything is saved. */
   get saved() {
-    return this.synced && this.provider.unsyncedChanges === 0
+    return this.synced && !this.provider.hasUnsyncedChanges
   }
 
 
