@@ -197,7 +197,7 @@ fn visible(html: &str) -> Vec<(char, BTreeSet<String>)> {
         let tag = if tag.ends_with("href=\"\"") { "" } else { tag };
         let name = tag.trim_start_matches('/').split(' ').next().unwrap().replace("del", "s");
         if ["strong", "em", "s", "u", "code", "a", "h1", "h2", "blockquote", "li"].contains(&&*name) {
-            if tag.starts_with('/') { drop(open.remove(&name)) } else { drop(open.insert(name)) }
+            let _ = if tag.starts_with('/') { open.remove(&name) } else { open.insert(name) };
         }
         let text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"");
         let text = text.replace("&nbsp;", "\u{a0}").replace("&amp;", "&").replace('\n', "");
