@@ -313,3 +313,20 @@ fn text_that_looks_like_markdown_stays_text() {
         assert_eq!(visible(&found), visible(&html), "round {round}: {markdown} is read as {found}");
     }
 }
+
+#[test]
+fn what_nests_deeply_is_exported_as_well() {
+    let document = made(|transaction| {
+        let fragment = transaction.get_or_insert_xml_fragment("body");
+        let mut parent = fragment.push_back(transaction, XmlElementPrelim::empty("bulletList"));
+        for depth in 0..96 {
+            let name = ["listItem", "blockquote", "unknown", "orderedList"][depth % 4];
+            parent = parent.push_back(transaction, XmlElementPrelim::empty(name));
+        }
+        let paragraph = parent.push_back(transaction, XmlElementPrelim::empty("paragraph"));
+        paragraph.push_back(transaction, XmlTextPrelim::new("deep"));
+    });
+    for format in [Format::ProseMirror, Format::Html, Format::Markdown] {
+        assert!(exported(&document, format).contains("deep"), "{format:?}");
+    }
+}

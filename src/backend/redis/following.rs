@@ -91,7 +91,6 @@ impl Follower {
 
     /// The channel was not heard for a while: others may follow the document by now.
     fn missed(&self) {
-        self.place().missed();
         self.told().alone = false;
     }
 }
@@ -227,7 +226,7 @@ impl Following {
                 match heard {
                     Heard::HandOver => space.send(Incoming::Records { records: vec![record], through }),
                     Heard::Nothing => {}
-                    Heard::Gap => {
+                    Heard::Unclear => {
                         drop(place);
                         self.read_if(follower, |_| true);
                     }
@@ -263,14 +262,14 @@ impl Following {
         position: Position,
         stamp: Stamp,
     ) -> Result<bool, OtherLog> {
-        let mut place = follower.place();
-        let next = place.appended(position, stamp)?;
+        let mut next = Err(OtherLog);
+        self.read_if(follower, |place| {
+            next = place.appended(position, stamp);
+            next == Ok(false)
+        });
+        let next = next?;
         // What was handed over and not taken yet is not in a snapshot.
         let taken = follower.incoming.capacity() == MAX_INCOMING;
-        drop(place);
-        if !next {
-            self.read_if(follower, |_| true);
-        }
         follower.told().appended = position;
         let probe = (Instant::now() + PROBE_AFTER, Arc::downgrade(follower), position);
         // An error: too many wait, and the next look at all logs finds what was lost.
@@ -307,8 +306,11 @@ impl Following {
 
     /// Reads the log from where the follower stands, if this says so.
     fn read_if(self: &Arc<Self>, follower: &Arc<Follower>, is_worth_it: impl FnOnce(&mut Place) -> bool) {
-        if is_worth_it(&mut follower.place()) {
-            self.runtime.spawn(read_log(Arc::downgrade(self), follower.clone()));
+        let mut place = follower.place();
+        if is_worth_it(&mut place)
+            && let Some(from) = place.begin_reading()
+        {
+            self.runtime.spawn(read_log_from(from, Arc::downgrade(self), follower.clone()));
         }
     }
 
@@ -336,7 +338,13 @@ fn said(envelope: &Envelope) -> Bytes {
 
 /// Reads a log from where its follower stands, and hands over what is new. Tries until it can.
 async fn read_log(following: Weak<Following>, follower: Arc<Follower>) {
-    let Some(mut from) = follower.place().begin_reading() else { return };
+    let from = follower.place().begin_reading();
+    if let Some(from) = from {
+        read_log_from(from, following, follower).await;
+    }
+}
+
+async fn read_log_from(mut from: Position, following: Weak<Following>, follower: Arc<Follower>) {
     loop {
         let Some(following) = following.upgrade() else { return };
         if follower.incoming.is_closed() {
@@ -347,7 +355,8 @@ async fn read_log(following: Weak<Following>, follower: Arc<Follower>) {
             sleep(RETRY).await;
             continue;
         };
-        let read = follower.place().read(&entries).map(<[Entry]>::to_vec);
+        let more = entries.len() == READ_ENTRIES;
+        let read = follower.place().read(&entries, more).map(<[Entry]>::to_vec);
         let Ok(new) = read else { return following.compare(&follower) };
         if let Some(last) = new.last() {
             let others = new.iter().filter(|entry| is_others(&follower, entry));
@@ -357,7 +366,7 @@ async fn read_log(following: Weak<Following>, follower: Arc<Follower>) {
                 return;
             }
         }
-        match follower.place().handed_over(&new, entries.len() == READ_ENTRIES) {
+        match follower.place().handed_over(&new, more) {
             Some(place) => from = place,
             None => return,
         }

@@ -1,14 +1,24 @@
 //! Where a node stands in a document's log: what it was handed, and what tells it that something is missing.
 //! Values in, values out; it knows no network and no clock.
 //!
-//! A position only detects. What comes is handed over whatever its position is, since a log that was rolled back
-//! gives positions a second time.
+//! A position only detects. A log that was lost or rolled back gives its positions a second time, so that it is known
+//! by who wrote its entries: where two have the same place, or one is not there any more, it is another log. What
+//! cannot be told from that is read: if the entry where we stand is still there, so is everything before it.
+
+use std::{
+    collections::BTreeMap,
+    mem,
+    ops::Bound::{Excluded, Included, Unbounded},
+};
 
 use super::{
     super::Position,
     envelope::{Envelope, Stamp, Words},
     store::{Entry, Kept},
 };
+
+/// Entries whose authors are remembered. Of the node's own, so many come to a second and a half of steady appending.
+const MAX_KNOWN: usize = 64;
 
 /// A place in a log.
 #[derive(Debug, Default)]
@@ -19,18 +29,16 @@ pub(super) struct Place {
     epoch: u64,
     /// Everything through here was handed over, or is the follower's own.
     through: Position,
-    /// Who wrote the entry there.
-    stamp: Option<Stamp>,
-    /// The last position that was heard on the channel, since it is heard without a break.
-    heard: Position,
+    /// Who wrote the last entries through there, and beyond it those of which the log must have this follower's own.
+    known: BTreeMap<Position, Stamp>,
     /// The greatest position that is known of.
     head: Position,
-    /// The follower's own entry that was seen last in the log.
-    echo: Option<(Position, Stamp)>,
     /// Whether the log was loaded, and is still the one that was.
     loaded: bool,
-    /// Whether the log is being read: what lies beyond `through` comes with that.
-    reading: bool,
+    /// While the log is being read, how far it must go at least: what lies beyond `through` comes with that.
+    reading: Option<Position>,
+    /// Whether it must be read once more.
+    read_again: bool,
 }
 
 /// Entries of this run, from this number on.
@@ -49,8 +57,8 @@ pub(super) enum Heard {
     HandOver,
     /// It is the follower's own, or comes with what is being read.
     Nothing,
-    /// Something before it is missing: the log must be read from where we stand.
-    Gap,
+    /// Something before it is missing, or it may be of another log: the log must be read from where we stand.
+    Unclear,
     /// Hand it over; the log is another one than it was, and must be compared.
     OtherLog,
 }
@@ -77,7 +85,7 @@ impl Place {
 
     /// The entry that must be in the log if it is the one that we know.
     pub(super) fn stands_on(&self) -> Option<(Position, Stamp)> {
-        self.stamp.filter(|_| self.loaded).map(|stamp| (self.through, stamp))
+        self.known.get(&self.through).filter(|_| self.loaded).map(|stamp| (self.through, *stamp))
     }
 
     fn is_own(&self, stamp: Stamp) -> bool {
@@ -89,11 +97,10 @@ impl Place {
         let last = kept.log.last();
         self.epoch = last.map_or(0, |last| last.position.epoch).max(kept.meta.epoch);
         self.through = last.map_or(kept.meta.through, |last| last.position);
-        self.stamp = last.and_then(stamp);
         self.loaded = true;
-        for entry in &kept.log {
-            self.see(entry);
-        }
+        let through = self.through;
+        self.known.retain(|position, _| *position > through);
+        kept.log.iter().for_each(|entry| self.know(entry.position, stamp(entry)));
         // A head beyond what is there is of a log that is no more, unless it came meanwhile: that will be read.
         self.head > self.through
     }
@@ -106,43 +113,31 @@ impl Place {
         }
     }
 
-    /// The channel was not heard for a while.
-    pub(super) fn missed(&mut self) {
-        self.heard = Position::default();
-    }
-
     /// The log was lost, or may have been: from here on nothing is concluded until it is loaded again.
     pub(super) fn doubt(&mut self) {
         self.loaded = false;
         self.head = Position::default();
+        self.known.clear();
     }
 
     /// An entry was heard on the channel.
     pub(super) fn hear(&mut self, position: Position, stamp: Stamp) -> Heard {
-        let rewound = position <= self.heard || (self.epoch > 0 && position.epoch > self.epoch);
-        self.heard = position;
         self.head = self.head.max(position);
-        let own = self.is_own(stamp);
-        if own {
-            self.echo = Some((position, stamp));
-        }
+        let hand_over = if self.is_own(stamp) { Heard::Nothing } else { Heard::HandOver };
         if !self.loaded {
-            return if own { Heard::Nothing } else { Heard::HandOver };
+            return hand_over;
         }
-        if rewound {
+        if (self.epoch > 0 && position.epoch > self.epoch) || !self.agrees(position, Some(stamp)) {
             self.doubt();
             return Heard::OtherLog;
         }
         self.began(position.epoch);
-        if position <= self.through {
-            // It was read before it was heard; or its place was given to another one.
-            return if own { Heard::Nothing } else { Heard::HandOver };
+        if self.reading.is_none() && self.is_next(position) {
+            self.advance(position, Some(stamp));
+            return hand_over;
         }
-        if self.reading || !self.is_next(position) {
-            return if self.reading { Heard::Nothing } else { Heard::Gap };
-        }
-        (self.through, self.stamp) = (position, Some(stamp));
-        if own { Heard::Nothing } else { Heard::HandOver }
+        let comes = self.reading.is_some() && position > self.through;
+        if comes || self.known.contains_key(&position) { Heard::Nothing } else { Heard::Unclear }
     }
 
     /// It is known that the log goes so far. Answers whether it must be read.
@@ -151,58 +146,55 @@ impl Place {
         self.loaded && position > self.through
     }
 
-    /// Our own entry is in the log. Answers whether all before it was handed over.
+    /// Our own entry is in the log. Answers whether all before it was handed over; where not, the log must be read.
     pub(super) fn appended(&mut self, position: Position, stamp: Stamp) -> Result<bool, OtherLog> {
         self.head = self.head.max(position);
-        if !self.loaded {
+        let unseen = self.known.range((Excluded(self.through), Unbounded)).count();
+        if !self.loaded || !self.agrees(position, Some(stamp)) || unseen == MAX_KNOWN {
+            self.doubt();
             return Err(OtherLog);
         }
         if position <= self.through {
-            // Either it was heard or read already, or the log has gone back and gives its places again.
-            return match self.echo == Some((position, stamp)) {
-                true => Ok(true),
-                false => {
-                    self.doubt();
-                    Err(OtherLog)
-                }
-            };
+            // It was heard or read before it was answered; or that was long ago.
+            return Ok(self.known.contains_key(&position));
         }
-        let next = self.is_next(position) && !self.reading;
-        if next {
-            (self.through, self.stamp) = (position, Some(stamp));
+        let next = self.reading.is_none() && self.is_next(position);
+        match next {
+            true => self.advance(position, Some(stamp)),
+            false => self.know(position, Some(stamp)),
         }
         Ok(next)
     }
 
-    /// Whether the log should be read: something lies beyond our place, or may.
+    /// The log should be read: something lies beyond our place, or may. Answers from where on, unless it is being read:
+    /// then it will be once more.
     pub(super) fn begin_reading(&mut self) -> Option<Position> {
-        let may = self.loaded && !self.reading;
-        self.reading |= may;
-        may.then_some(self.through)
+        self.read_again |= self.reading.is_some();
+        if !self.loaded || self.reading.is_some() {
+            return None;
+        }
+        self.reading = Some(self.head);
+        Some(self.through)
     }
 
-    /// Entries were read, from our place on. Answers which of them are to be handed over; then [`Self::handed_over`]
-    /// is called.
-    pub(super) fn read<'a>(&mut self, entries: &'a [Entry]) -> Result<&'a [Entry], OtherLog> {
+    /// Entries were read, from our place on; behind them there may be more. Answers which of them are to be handed
+    /// over; then [`Self::handed_over`] is called.
+    pub(super) fn read<'a>(&mut self, entries: &'a [Entry], more: bool) -> Result<&'a [Entry], OtherLog> {
         let known = match entries {
             // There was no log, and there is none.
-            [] if self.epoch == 0 => true,
-            [] => false,
-            [first, ..] if first.position == self.through => {
-                self.stamp.is_none() || stamp(first) == self.stamp
-            }
+            [] => self.epoch == 0,
             // What we stand on may have been dropped since.
-            [first, ..] => self.epoch == 0 || self.is_next(first.position),
+            [first, ..] => first.position == self.through || self.epoch == 0 || self.is_next(first.position),
         };
-        if !known {
+        let last = entries.last().map_or(Position::default(), |last| last.position);
+        let far_enough = more || self.reading.is_none_or(|reading| reading <= last);
+        if !known || !far_enough || !self.agree(entries, last) {
             self.doubt();
-            self.reading = false;
+            self.reading = None;
             return Err(OtherLog);
         }
         let new = entries.iter().position(|entry| entry.position > self.through).unwrap_or(entries.len());
-        for entry in &entries[new..] {
-            self.see(entry);
-        }
+        entries[new..].iter().for_each(|entry| self.know(entry.position, stamp(entry)));
         Ok(&entries[new..])
     }
 
@@ -214,10 +206,12 @@ impl Place {
         {
             self.began(last.position.epoch);
             self.epoch = self.epoch.max(last.position.epoch);
-            (self.through, self.stamp) = (last.position, stamp(last));
+            self.through = last.position;
         }
-        self.reading = self.loaded && (more || self.head > self.through);
-        self.reading.then_some(self.through)
+        let again = mem::take(&mut self.read_again);
+        let go_on = self.loaded && (again || more || self.head > self.through);
+        self.reading = go_on.then_some(self.head);
+        go_on.then_some(self.through)
     }
 
     /// Whether an entry is to be handed over, being somebody else's.
@@ -225,9 +219,32 @@ impl Place {
         !self.is_own(stamp)
     }
 
-    fn see(&mut self, entry: &Entry) {
-        if let Some(stamp) = stamp(entry).filter(|stamp| self.is_own(*stamp)) {
-            self.echo = Some((entry.position, stamp));
+    /// Whether this may be the entry at this position of the log that we know.
+    fn agrees(&self, position: Position, stamp: Option<Stamp>) -> bool {
+        self.known.get(&position).is_none_or(|known| Some(*known) == stamp)
+    }
+
+    /// Whether these entries, through the last, may be those of the log that we know, and none is missing.
+    fn agree(&self, entries: &[Entry], last: Position) -> bool {
+        let unseen = match self.through < last {
+            true => self.known.range((Excluded(self.through), Included(last))).count(),
+            false => 0,
+        };
+        let found =
+            |entry: &&Entry| entry.position > self.through && self.known.contains_key(&entry.position);
+        entries.iter().all(|entry| self.agrees(entry.position, stamp(entry)))
+            && entries.iter().filter(found).count() == unseen
+    }
+
+    fn advance(&mut self, position: Position, stamp: Option<Stamp>) {
+        self.through = position;
+        self.know(position, stamp);
+    }
+
+    fn know(&mut self, position: Position, stamp: Option<Stamp>) {
+        self.known.extend(stamp.map(|stamp| (position, stamp)));
+        if self.known.len() > MAX_KNOWN {
+            self.known.pop_first();
         }
     }
 
@@ -289,15 +306,15 @@ mod tests {
     #[test]
     fn a_gap_is_read_and_then_all_is_in_order_again() {
         let mut place = loaded();
-        assert_eq!(place.hear(at(6), by(OTHER, 6)), Heard::Gap);
+        assert_eq!(place.hear(at(6), by(OTHER, 6)), Heard::Unclear);
         assert_eq!(place.begin_reading(), Some(at(3)));
         assert_eq!(place.hear(at(7), by(OTHER, 7)), Heard::Nothing, "it comes with what is read");
         let entries: Vec<_> = (3..=6).map(|number| entry(number, by(OTHER, number))).collect();
-        let new = place.read(&entries).unwrap().to_vec();
+        let new = place.read(&entries, false).unwrap().to_vec();
         assert_eq!(new, entries[1..]);
         assert_eq!(place.handed_over(&new, false), Some(at(6)), "7 is known of");
         let entries = [entry(6, by(OTHER, 6)), entry(7, by(OTHER, 7))];
-        let new = place.read(&entries).unwrap().to_vec();
+        let new = place.read(&entries, false).unwrap().to_vec();
         assert_eq!(place.handed_over(&new, false), None);
         assert_eq!(place.hear(at(8), by(OTHER, 8)), Heard::HandOver);
     }
@@ -320,8 +337,8 @@ mod tests {
         assert_eq!(place.hear(at(5), by(OTHER, 6)), Heard::HandOver, "until it is loaded again");
         assert_eq!(place.appended(at(6), by(OWN, 10)), Err(OtherLog));
         // By what is read: another entry where we stand, or none.
-        assert!(loaded().read(&[entry(3, by(OTHER, 9))]).is_err());
-        assert!(loaded().read(&[]).is_err());
+        assert!(loaded().read(&[entry(3, by(OTHER, 9))], false).is_err());
+        assert!(loaded().read(&[], false).is_err());
         // By a later epoch.
         let later = Position { epoch: EPOCH + 1, number: 1 };
         assert_eq!(loaded().hear(later, by(OTHER, 4)), Heard::OtherLog);
@@ -331,5 +348,51 @@ mod tests {
     fn entries_of_a_follower_before_are_those_of_others() {
         let mut place = loaded();
         assert_eq!(place.hear(at(4), by(OWN, 9)), Heard::HandOver);
+    }
+
+    #[test]
+    fn an_own_entry_that_is_not_where_it_was_put_is_noticed() {
+        let mut place = loaded();
+        assert_eq!(place.begin_reading(), Some(at(3)));
+        assert_eq!(place.appended(at(4), by(OWN, 10)), Ok(false), "it comes with what is being read");
+        let mut gone_back = loaded();
+        gone_back.begin_reading();
+        gone_back.appended(at(4), by(OWN, 10)).unwrap();
+        let entries = [entry(3, by(OTHER, 3)), entry(4, by(OTHER, 4))];
+        assert_eq!(gone_back.read(&entries, false), Err(OtherLog), "the log went back and on");
+        let entries = [entry(3, by(OTHER, 3)), entry(4, by(OWN, 10))];
+        assert_eq!(place.read(&entries, false), Ok(&entries[1..]));
+    }
+
+    #[test]
+    fn a_log_that_is_shorter_than_it_was_is_noticed() {
+        let mut place = loaded();
+        assert_eq!(place.hear(at(5), by(OTHER, 5)), Heard::Unclear);
+        assert_eq!(place.begin_reading(), Some(at(3)));
+        assert_eq!(place.read(&[entry(3, by(OTHER, 3))], false), Err(OtherLog));
+    }
+
+    #[test]
+    fn a_log_that_was_begun_anew_is_noticed() {
+        // Of its entries the first that is heard has a place that we know as another one's.
+        assert_eq!(loaded().hear(at(1), by(OTHER, 9)), Heard::OtherLog);
+        // Or one that we have forgotten: then the log tells.
+        let mut place = loaded();
+        for number in 4..100 {
+            assert_eq!(place.hear(at(number), by(OTHER, number)), Heard::HandOver);
+        }
+        assert_eq!(place.hear(at(1), by(OTHER, 109)), Heard::Unclear);
+        assert_eq!(place.begin_reading(), Some(at(99)));
+        assert_eq!(place.hear(at(2), by(OTHER, 110)), Heard::Unclear);
+        assert_eq!(place.begin_reading(), None, "but it is read once more");
+        assert_eq!(place.handed_over(&[], false), Some(at(99)));
+        assert_eq!(place.read(&[], false), Err(OtherLog));
+    }
+
+    #[test]
+    fn what_is_heard_twice_is_handed_over_once() {
+        let mut place = loaded();
+        assert_eq!(place.hear(at(4), by(OTHER, 4)), Heard::HandOver);
+        assert_eq!(place.hear(at(4), by(OTHER, 4)), Heard::Nothing);
     }
 }
