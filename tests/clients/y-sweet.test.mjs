@@ -82,6 +82,15 @@ describe('y-sweet', { concurrency: 3 }, () => {
     })
   }
 
+  story('people whom the application does not name are not counted as one', async (scene) => {
+    const server = await strict(scene)
+    const app = manager(server, admin())
+    await app.createDoc('notes')
+    const people = Array.from({ length: 7 }, (_, n) =>
+      scene.accompany(new YSweetClient(server, 'notes', `Guest ${n}`, { clientToken: () => app.getClientToken('notes') })))
+    await Promise.all(people.map((person) => person.isSynced()))
+  })
+
   story('a reader sees everything, and her edits are not taken', async (scene) => {
     const server = await strict(scene)
     const app = manager(server, admin())
