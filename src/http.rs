@@ -16,13 +16,14 @@ mod sessions;
 mod socket;
 mod y_sweet;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router, middleware,
     routing::{delete, get},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use self::admission::Admission;
 use crate::{
@@ -32,6 +33,9 @@ use crate::{
     hub::Hub,
     metrics::Metrics,
 };
+
+/// How long a part of a request's body may take to come.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
 
 /// What the routes need.
 #[derive(Clone)]
@@ -76,5 +80,6 @@ pub(crate) fn router(shared: Shared) -> Router {
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(middleware::from_fn_with_state(shared.clone(), authorize::check_origin))
+        .layer(RequestBodyTimeoutLayer::new(BODY_WITHIN))
         .with_state(shared)
 }

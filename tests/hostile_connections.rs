@@ -72,6 +72,23 @@ async fn a_request_that_comes_byte_by_byte_is_given_up_and_others_are_served() {
 }
 
 #[tokio::test]
+async fn a_body_that_does_not_come_is_given_up() {
+    let server = TestServer::start().await;
+    let mut socket = TcpStream::connect(&server.address).await.unwrap();
+    let start = Instant::now();
+    socket
+        .write_all(b"POST /d/letter/update HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nabc")
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    timeout(Duration::from_secs(40), socket.read_to_end(&mut answer)).await.unwrap().unwrap();
+    let took = start.elapsed();
+    assert!(took > Duration::from_secs(8), "it took {took:?}");
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+}
+
+#[tokio::test]
 async fn headers_without_end_are_refused() {
     let server = TestServer::start().await;
     let mut socket = TcpStream::connect(&server.address).await.unwrap();

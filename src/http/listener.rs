@@ -20,6 +20,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::{sleep, timeout},
 };
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
@@ -27,6 +28,8 @@ use super::admission::Admission;
 
 /// How long a request's headers may take, and how long a kept connection may wait for the next request.
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+/// How long a client may take nothing of an answer: longer than a WebSocket may, which ends by itself with a reason.
+const TAKEN_WITHIN: Duration = Duration::from_secs(90);
 /// How large a request's headers may be: room for a token and a thousand bytes of a name, percent-encoded.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// How long the listener rests where it cannot take connections, as without free file descriptors.
@@ -83,6 +86,8 @@ async fn serve_connection(socket: TcpStream, peer: SocketAddr, router: Router, s
     if let Err(error) = socket.set_nodelay(true) {
         warn!(%error, "a socket keeps delaying small frames");
     }
+    let mut socket = TimeoutStream::new(socket);
+    socket.set_write_timeout(Some(TAKEN_WITHIN));
     let routes = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
@@ -92,7 +97,7 @@ async fn serve_connection(socket: TcpStream, peer: SocketAddr, router: Router, s
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_WITHIN)
         .max_header_size(MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(socket), service)
+        .serve_connection(TokioIo::new(Box::pin(socket)), service)
         .with_upgrades();
     tokio::pin!(connection);
     let served = tokio::select! {
@@ -105,5 +110,25 @@ async fn serve_connection(socket: TcpStream, peer: SocketAddr, router: Router, s
     };
     if let Err(error) = served {
         debug!(%error, "a connection broke");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_take_his_answer_is_left() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let (socket, peer) = listener.accept().await.unwrap();
+        let router = Router::new().route("/", get(|| async { vec![0_u8; 64 << 20] }));
+        let start = tokio::time::Instant::now();
+        serve_connection(socket, peer, router, CancellationToken::new()).await;
+        assert!(start.elapsed() >= TAKEN_WITHIN, "{:?}", start.elapsed());
     }
 }
