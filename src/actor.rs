@@ -158,6 +158,8 @@ impl Actor {
         let feed = self.backend.follow(&self.name);
         let loaded = saver::load(&*self.backend, &self.name).await.map_err(|error| match error {
             LoadError::Backend(BackendError::Away(_)) => End::Away,
+            LoadError::Backend(BackendError::Deleted) => End::Deleted,
+            LoadError::Backend(BackendError::Recreated) => End::Recreated,
             error => End::Unreadable(error.to_string()),
         })?;
         let log = loaded.log;
@@ -179,6 +181,9 @@ impl Actor {
         let mut mail = VecDeque::with_capacity(BATCH);
         let mut received = Vec::with_capacity(BATCH);
         loop {
+            if let Some(over) = self.saver.over().cloned() {
+                return self.give_up(&over).await;
+            }
             if let Err(broken) = self.saver.start(&self.document, self.relay.is_complete()) {
                 return self.fail(broken).await;
             }
@@ -330,7 +335,7 @@ impl Actor {
                 Mail::CatchUp { session } => self.catch_up(session, batch)?,
                 Mail::Leave { session } => self.leave(session),
                 Mail::Read(look) => contained(|| look(Ok(&self.document)))?,
-                Mail::Write { update, answer, .. } => self.write(update, answer, batch)?,
+                Mail::Write { update, makes, answer, .. } => self.write(update, makes, answer, batch)?,
                 Mail::Exists { make, answer } => self.exists(make, answer, batch),
                 Mail::EndSessions { user, answer } => {
                     self.tell_nodes([Relayed::EndSessions { user: user.clone() }]);

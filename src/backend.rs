@@ -14,11 +14,16 @@
 //!   a load sees either the old snapshot and all records, or the new one and the records after the position.
 //!   A position beyond the last record means the last record, and a compaction that comes after one through a
 //!   later position changes nothing.
+//! * A document that was deleted ([`Backend::delete`]) stays deleted: until its name is begun anew
+//!   ([`Backend::create`]) or it is taken back ([`Backend::undelete`]), nothing is added to it, and every load answers
+//!   [`BackendError::Deleted`]. Who follows a document and loaded it before its name was begun anew adds nothing to the
+//!   new one, and every load answers [`BackendError::Recreated`].
+//! * [`Backend::list`] names each document that has anything, and none that is deleted.
 //! * Documents do not disturb each other: what fails for one is not an error for another.
 //! * A user's connections ([`Backend::admit`]) are counted over all nodes, to within one per node.
 //! * Who follows a document ([`Backend::follow`]) and then loads it is handed every record that another node
 //!   appends, or is told to compare where the backend cannot know that this was so. Records may come twice.
-//!   What is told ([`Backend::tell`]) is kept nowhere and may get lost.
+//!   What is told ([`Backend::tell`]) is kept nowhere and may get lost. A deletion is a reason to compare.
 
 pub mod embedded;
 pub mod redis;
@@ -28,11 +33,12 @@ use std::{
     any::Any,
     future::{Future, ready},
     pin::Pin,
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 pub use self::users::Counted;
 use crate::name::DocumentName;
@@ -66,6 +72,17 @@ pub struct Stored {
     pub log: Vec<(Position, Bytes)>,
     /// The updates that were set aside, oldest first.
     pub set_aside: Vec<Bytes>,
+}
+
+/// A document in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub name: DocumentName,
+    /// About how many bytes the store has of it.
+    pub bytes: u64,
+    /// About when something was appended last, in milliseconds since 1970; `None` where that is not known.
+    pub changed: Option<u64>,
 }
 
 /// A record that is durable now.
@@ -109,32 +126,57 @@ pub enum Incoming {
 
 /// What comes of a document that is followed, until it is dropped.
 #[derive(Default)]
-pub struct Feed(Option<(mpsc::Receiver<Incoming>, Box<dyn Any + Send>)>);
+pub struct Feed {
+    source: Source,
+    /// Dropped with the feed.
+    _following: Option<Box<dyn Any + Send>>,
+}
+
+#[derive(Default)]
+enum Source {
+    #[default]
+    Silent,
+    /// There are no other nodes, and nothing comes but the question to compare.
+    Alone(Arc<Notify>),
+    Nodes(mpsc::Receiver<Incoming>),
+}
 
 impl Feed {
-    /// A feed; `following` is dropped with it.
+    /// What comes from other nodes; `following` is dropped with the feed.
     pub fn new(incoming: mpsc::Receiver<Incoming>, following: impl Send + 'static) -> Self {
-        Self(Some((incoming, Box::new(following))))
+        Self { source: Source::Nodes(incoming), _following: Some(Box::new(following)) }
+    }
+
+    /// A feed where there are no other nodes: whenever `compare` is told, so is who follows.
+    pub fn alone(compare: Arc<Notify>, following: impl Send + 'static) -> Self {
+        Self { source: Source::Alone(compare), _following: Some(Box::new(following)) }
     }
 
     /// Whether there are other nodes at all, from which something could come.
     pub fn is_shared(&self) -> bool {
-        self.0.is_some()
+        matches!(self.source, Source::Nodes(_))
     }
 
-    /// What has come already, if something has.
+    /// What has come already from other nodes, if something has.
     pub fn try_next(&mut self) -> Option<Incoming> {
-        self.0.as_mut()?.0.try_recv().ok()
+        match &mut self.source {
+            Source::Nodes(incoming) => incoming.try_recv().ok(),
+            Source::Silent | Source::Alone(_) => None,
+        }
     }
 
     /// Waits for the next that comes; for ever where nothing will.
     pub async fn next(&mut self) -> Incoming {
-        match &mut self.0 {
-            Some((incoming, _)) => match incoming.recv().await {
+        match &mut self.source {
+            Source::Nodes(incoming) => match incoming.recv().await {
                 Some(incoming) => incoming,
                 None => std::future::pending().await,
             },
-            None => std::future::pending().await,
+            Source::Alone(compare) => {
+                compare.notified().await;
+                Incoming::Compare { after: Duration::ZERO }
+            }
+            Source::Silent => std::future::pending().await,
         }
     }
 }
@@ -151,6 +193,12 @@ pub enum BackendError {
     /// The log has lost what this node knows it had: it must be compared before anything is saved.
     #[error("the store has lost a part of the document's log")]
     Lost,
+    /// The document was deleted.
+    #[error("the document was deleted")]
+    Deleted,
+    /// The document was deleted, and its name begun anew, since it was loaded.
+    #[error("the document was deleted, and its name begun anew")]
+    Recreated,
     /// The backend has been closed.
     #[error("the store is closed")]
     Closed,
@@ -171,6 +219,21 @@ pub trait Backend: Send + Sync + 'static {
     /// Keeps an update that must not be given to the document again, with the reason, for an admin to look at.
     /// The newest [`MAX_SET_ASIDE`] of a document are kept.
     fn set_aside(&self, name: &DocumentName, update: Bytes, reason: String) -> Answer<()>;
+
+    /// Documents whose names begin with `prefix` and come after `after`, in the order of their names' bytes; `limit`
+    /// of them at most, and fewer only where there are no more.
+    fn list(&self, prefix: &str, after: &str, limit: usize) -> Answer<Vec<Listed>>;
+
+    /// Deletes a document, which can be taken back for so long; with no time at all, what an earlier deletion has
+    /// left goes too. Answers whether there was one, deleted or not.
+    fn delete(&self, name: &DocumentName, keep_for: Duration) -> Answer<bool>;
+
+    /// Takes a deleted document back as it was. Answers whether there was one that could be.
+    fn undelete(&self, name: &DocumentName) -> Answer<bool>;
+
+    /// Begins the name of a deleted document anew: it has nothing, and the old one cannot be taken back any more.
+    /// Answers whether the name was one of a deleted document; otherwise nothing changes.
+    fn create(&self, name: &DocumentName) -> Answer<bool>;
 
     /// From now on hands over what other nodes append to a document, or tell.
     fn follow(&self, _name: &DocumentName) -> Feed {

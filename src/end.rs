@@ -15,6 +15,10 @@ pub enum End {
     Unauthorized(String),
     /// The token does not allow it, or an administrator has ended the session.
     Forbidden(String),
+    /// The document was deleted.
+    Deleted,
+    /// The document was deleted, and its name begun anew, while this node was not told.
+    Recreated,
     /// The document has so many bytes that it takes no more.
     DocumentFull(usize),
     /// The client kept sending faster than it may.
@@ -50,6 +54,8 @@ impl End {
             Self::Refused(_) => 4400,
             Self::Unauthorized(_) => 4401,
             Self::Forbidden(_) => 4403,
+            Self::Deleted => 4404,
+            Self::Recreated => 4409,
             Self::DocumentFull(_) => 4413,
             Self::Silent => 4508,
             Self::TooFast => 4529,
@@ -66,6 +72,10 @@ impl End {
             | Self::Forbidden(reason)
             | Self::Full(reason) => reason.clone(),
             Self::FrameTooLarge(limit) => format!("a frame is larger than {limit} bytes (--max-frame)"),
+            Self::Deleted => "the document was deleted".to_owned(),
+            Self::Recreated => {
+                "the document was deleted and begun anew: load it again, without what is here".to_owned()
+            }
             Self::DocumentFull(limit) => {
                 format!("the document has reached {limit} bytes and takes only deletions (--max-document)")
             }
@@ -90,6 +100,8 @@ impl End {
             Self::FrameTooLarge(_) => "frame_too_large",
             Self::Unauthorized(_) => "unauthorized",
             Self::Forbidden(_) => "forbidden",
+            Self::Deleted => "deleted",
+            Self::Recreated => "recreated",
             Self::DocumentFull(_) => "document_full",
             Self::TooFast => "too_fast",
             Self::Silent => "silent",

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, error, info, info_span, warn};
 use xxhash_rust::xxh3::xxh3_128;
@@ -27,6 +27,9 @@ const MAX_SUSPECTS: usize = 64;
 /// How long nothing was refused until the log says that the node has space again: while it is full, space comes and
 /// goes.
 const CALM: Duration = Duration::from_secs(10);
+
+/// How long who deletes a document waits until nobody reads it here any more.
+const LET_GO_WITHIN: Duration = Duration::from_secs(5);
 
 /// The open documents of one node.
 #[derive(Clone)]
@@ -127,6 +130,15 @@ impl Hub {
         Ok(())
     }
 
+    /// Waits until a document that was deleted is no longer open here, for as long as that may take.
+    pub async fn let_go(&self, name: &DocumentName) {
+        let open = self.lock().open.get(name).cloned();
+        if let Some(handle) = open {
+            // An error: it may have come back meanwhile, and stays.
+            let _ = timeout(LET_GO_WITHIN, handle.closed()).await;
+        }
+    }
+
     /// How many documents are open.
     pub fn open_documents(&self) -> usize {
         self.lock().open.len()
@@ -205,6 +217,9 @@ impl Drop for Registered {
 
 async fn live(registered: Registered, mut actor: Actor) {
     if let Err(end) = actor.load().await {
+        if end == End::Deleted {
+            return actor.refuse(&end).await;
+        }
         error!(reason = end.reason(), "the document cannot be opened; its stored bytes stay as they are");
         return actor.refuse(&end).await;
     }

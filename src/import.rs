@@ -41,6 +41,9 @@ const RECORD_BYTES: usize = 1 << 20;
 /// The largest document, as the update that holds all of it: no value on Redis is larger.
 const MAX_DOCUMENT_BYTES: usize = 512 << 20;
 
+/// Why a document is not brought back by an import.
+const DELETED: &str = "it was deleted here: take it back, or begin it anew, and import again";
+
 /// The documents of a store, one after the other.
 pub type Documents = Box<dyn Iterator<Item = Result<Found, StoreError>> + Send>;
 
@@ -180,6 +183,10 @@ async fn import(backend: &dyn Backend, found: Found) -> Result<Imported, Backend
     };
     let document = match saver::load(backend, &name).await {
         Ok(loaded) => loaded.document,
+        Err(LoadError::Backend(BackendError::Deleted)) => {
+            imported.refuse(DELETED);
+            return Ok(imported);
+        }
         Err(LoadError::Backend(error)) => return Err(error),
         Err(LoadError::Unreadable(reason)) => {
             imported.refuse(format!("what is kept here under its name cannot be read: {reason}"));
@@ -193,7 +200,13 @@ async fn import(backend: &dyn Backend, found: Found) -> Result<Imported, Backend
             imported.is_new = !taken.news.is_empty();
             imported.refused = taken.problems();
             for record in records(taken.news) {
-                backend.append(&name, record).await?;
+                match backend.append(&name, record).await {
+                    Err(BackendError::Deleted) => {
+                        imported.refuse(DELETED);
+                        break;
+                    }
+                    appended => drop(appended?),
+                }
             }
         }
         Err(reason) => imported.refuse(reason),

@@ -5,16 +5,14 @@ mod loading;
 
 use std::{
     collections::HashMap,
-    future::Future,
     mem,
-    pin::Pin,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use self::loading::beside_actors;
 pub use self::loading::{LoadError, Loaded, load, open};
@@ -60,8 +58,10 @@ pub struct Saver {
     compaction: Option<Answer<Compacted>>,
     /// Whether an append of ours made the log one that is worth a snapshot.
     worth_compacting: bool,
-    comparison: Option<Pin<Box<dyn Future<Output = Loaded> + Send>>>,
+    comparison: Option<Answer<Loaded>>,
     compare_again: bool,
+    /// Why nothing is saved any more: the document that is here is none in the store.
+    over: Option<BackendError>,
     /// Whether the log has lost something: nothing is appended before it was compared.
     lost: bool,
 }
@@ -114,6 +114,7 @@ impl Saver {
             worth_compacting: log.thresholds() > 0,
             comparison: None,
             compare_again: false,
+            over: None,
             lost: false,
         }
     }
@@ -154,6 +155,22 @@ impl Saver {
         self.append.is_none() && self.compaction.is_none() && self.comparison.is_none() && !self.waits()
     }
 
+    /// Why nothing is saved any more, if so: the document was deleted, and may have been begun anew.
+    pub fn over(&self) -> Option<&BackendError> {
+        self.over.as_ref()
+    }
+
+    /// Gives up what is not saved.
+    fn give_up(&mut self, over: BackendError) {
+        info!(document = %self.name, reason = %over, unsaved = self.noted - self.saved, "nothing is saved any more");
+        self.forget_waiting();
+        self.append = None;
+        self.compaction = None;
+        self.comparison = None;
+        self.lost = false;
+        self.over = Some(over);
+    }
+
     /// The position through which the document has what is in the log.
     pub fn through(&self) -> Position {
         self.log.through
@@ -164,7 +181,7 @@ impl Saver {
     }
 
     fn may_append(&self) -> bool {
-        self.append.is_none() && !self.lost && self.waits()
+        self.append.is_none() && !self.lost && self.over.is_none() && self.waits()
     }
 
     /// Begins what can begin: the next append, and a compaction where the log is worth one and the document is
@@ -200,7 +217,8 @@ impl Saver {
 
     /// Begins to load what the backend has, after a while, to be compared with the document.
     pub fn compare(&mut self, after: Duration) {
-        if self.comparison.is_some() {
+        // One that is under way may have seen what was there before, or wait for a while.
+        if self.comparison.is_some() && !after.is_zero() {
             self.compare_again = true;
             return;
         }
@@ -209,7 +227,10 @@ impl Saver {
             sleep(after).await;
             loop {
                 match load(&*backend, &name).await {
-                    Ok(loaded) => return loaded,
+                    Ok(loaded) => return Ok(loaded),
+                    Err(LoadError::Backend(error @ (BackendError::Deleted | BackendError::Recreated))) => {
+                        return Err(error);
+                    }
                     Err(LoadError::Backend(error)) => debug!(document = %name, %error, "not compared yet"),
                     Err(LoadError::Unreadable(reason)) => {
                         error!(document = %name, %reason, "what is stored cannot be read; nothing is saved meanwhile");
@@ -310,9 +331,12 @@ impl Saver {
                 self.compaction = None;
                 self.compacted(answer);
             }
-            loaded = async { self.comparison.as_mut()?.await.into() }, if self.comparison.is_some() => {
+            loaded = next(self.comparison.as_mut()) => {
                 self.comparison = None;
-                return loaded;
+                match loaded {
+                    Ok(loaded) => return Some(loaded),
+                    Err(over) => self.give_up(over),
+                }
             }
             () = sleep_until(append_at.unwrap_or_else(Instant::now)), if append_at.is_some() => {}
         }
@@ -332,6 +356,7 @@ impl Saver {
                 self.log = grown;
                 self.append = None;
             }
+            Err(over @ (BackendError::Deleted | BackendError::Recreated)) => self.give_up(over),
             Err(BackendError::Lost) => {
                 warn!(document = %self.name, "the store has lost edits; what is here is compared with it");
                 self.lost = true;
@@ -361,6 +386,7 @@ impl Saver {
                 self.log.document_bytes = document_bytes;
                 debug!(document = %self.name, records = log.records, document_bytes, "log compacted");
             }
+            Err(over @ (BackendError::Deleted | BackendError::Recreated)) => self.give_up(over),
             // The log stays as it is and grows; it is all there, only longer to read.
             Err(error) => error!(document = %self.name, %error, "the log could not be compacted"),
         }

@@ -28,7 +28,7 @@ use futures_util::{
 };
 use quire::{
     backend::{
-        Backend, BackendError, Feed, Incoming, MAX_SET_ASIDE, Position, Stored,
+        Backend, BackendError, Feed, Incoming, Listed, MAX_SET_ASIDE, Position, Stored,
         embedded::{Embedded, Obstacle, OpenError},
         redis::{Redis, link::Link},
     },
@@ -62,6 +62,11 @@ macro_rules! keeps_the_promise {
             many_documents_at_once_do_not_mix
             every_record_comes_back_as_it_was
             every_name_is_its_own_document
+            a_deleted_document_stays_deleted_and_comes_back_as_it_was
+            a_name_that_is_begun_anew_has_nothing
+            who_loaded_what_was_deleted_adds_nothing_to_what_is_begun_anew
+            what_was_deleted_goes_when_its_time_is_over
+            a_list_names_what_is_there_in_order_and_in_pages
             closing_keeps_what_was_accepted_and_refuses_the_rest
         }
     };
@@ -274,6 +279,161 @@ async fn every_name_is_its_own_document(store: &impl Store) {
     }
 }
 
+/// For longer than a test takes.
+const KEPT: Duration = Duration::from_secs(3_600);
+
+async fn a_deleted_document_stays_deleted_and_comes_back_as_it_was(store: &impl Store) {
+    let backend = store.open().await;
+    let essay = name("essay");
+    append(&*backend, "poem", "untouched").await;
+    let first = append(&*backend, "essay", "1").await;
+    compact(&*backend, "essay", first, "snapshot").await;
+    let last = append(&*backend, "essay", "2").await;
+    backend.set_aside(&essay, text("bad"), "it broke the engine".to_owned()).await.unwrap();
+    let before = load(&*backend, "essay").await;
+    assert!(backend.delete(&essay, KEPT).await.unwrap());
+    for _ in 0..2 {
+        assert_eq!(backend.load(&essay).await, Err(BackendError::Deleted));
+        assert_eq!(backend.append(&essay, text("3")).await, Err(BackendError::Deleted));
+        assert_eq!(backend.compact(&essay, last, text("3")).await, Err(BackendError::Deleted));
+        assert!(backend.delete(&essay, KEPT).await.unwrap(), "it is deleted already");
+    }
+    backend.close().await.unwrap();
+
+    let backend = store.open().await;
+    assert_eq!(backend.load(&essay).await, Err(BackendError::Deleted));
+    assert!(backend.undelete(&essay).await.unwrap());
+    assert_eq!(load(&*backend, "essay").await, before);
+    assert!(append(&*backend, "essay", "3").await > last);
+    assert_eq!(texts(&load(&*backend, "essay").await), ["snapshot", "2", "3"]);
+    assert!(!backend.undelete(&essay).await.unwrap(), "it is there");
+    assert!(!backend.create(&essay).await.unwrap(), "it is there");
+    assert_eq!(texts(&load(&*backend, "poem").await), ["untouched"]);
+
+    let unknown = name("unknown");
+    assert!(!backend.delete(&unknown, KEPT).await.unwrap());
+    assert!(!backend.undelete(&unknown).await.unwrap());
+    assert!(!backend.create(&unknown).await.unwrap());
+    assert_eq!(backend.load(&unknown).await, Ok(Stored::default()));
+}
+
+async fn a_name_that_is_begun_anew_has_nothing(store: &impl Store) {
+    let backend = store.open().await;
+    let essay = name("essay");
+    let mut last = Position::default();
+    for round in 0..3 {
+        let first = append(&*backend, "essay", "1").await;
+        assert!(first > last, "round {round}: {first:?} comes after {last:?}");
+        compact(&*backend, "essay", first, "old").await;
+        last = append(&*backend, "essay", "2").await;
+        backend.set_aside(&essay, text("bad"), "it broke the engine".to_owned()).await.unwrap();
+        assert!(backend.delete(&essay, KEPT).await.unwrap());
+        assert!(backend.create(&essay).await.unwrap());
+        assert_eq!(load(&*backend, "essay").await, Stored::default());
+        assert!(!backend.undelete(&essay).await.unwrap(), "there is a new one");
+        // Made of what is no more.
+        let _ = backend.compact(&essay, last, text("old")).await;
+        assert_eq!(load(&*backend, "essay").await, Stored::default());
+    }
+    // Also where nothing was made of it yet.
+    assert!(backend.delete(&essay, KEPT).await.unwrap());
+    assert_eq!(backend.load(&essay).await, Err(BackendError::Deleted));
+}
+
+async fn who_loaded_what_was_deleted_adds_nothing_to_what_is_begun_anew(store: &impl Store) {
+    let backend = store.open().await;
+    let essay = name("essay");
+    let mut feed = backend.follow(&essay);
+    backend.load(&essay).await.unwrap();
+    let position = append(&*backend, "essay", "old").await;
+    assert!(backend.delete(&essay, KEPT).await.unwrap());
+    let told = timeout(Duration::from_secs(5), feed.next()).await.expect("who follows is told");
+    assert!(matches!(told, Incoming::Compare { .. }), "{told:?}");
+    backend.append(&essay, text("late")).await.unwrap_err();
+    assert_eq!(backend.load(&essay).await, Err(BackendError::Deleted));
+
+    assert!(backend.create(&essay).await.unwrap());
+    for _ in 0..2 {
+        backend.append(&essay, text("late")).await.unwrap_err();
+        backend.compact(&essay, position, text("late")).await.unwrap_err();
+        assert_eq!(backend.load(&essay).await, Err(BackendError::Recreated));
+    }
+    drop(feed);
+    assert_eq!(load(&*backend, "essay").await, Stored::default());
+    let _feed = backend.follow(&essay);
+    assert_eq!(load(&*backend, "essay").await, Stored::default());
+    append(&*backend, "essay", "new").await;
+    assert_eq!(texts(&load(&*backend, "essay").await), ["new"]);
+
+    // Who follows what is taken back goes on with it.
+    assert!(backend.delete(&essay, KEPT).await.unwrap());
+    assert!(backend.undelete(&essay).await.unwrap());
+    assert_eq!(texts(&load(&*backend, "essay").await), ["new"]);
+    append(&*backend, "essay", "newer").await;
+    assert_eq!(texts(&load(&*backend, "essay").await), ["new", "newer"]);
+}
+
+async fn what_was_deleted_goes_when_its_time_is_over(store: &impl Store) {
+    let backend = store.open().await;
+    for document in ["purged", "later", "short"] {
+        append(&*backend, document, "1").await;
+    }
+    let short = Duration::from_millis(200);
+    assert!(backend.delete(&name("purged"), Duration::ZERO).await.unwrap());
+    assert!(backend.delete(&name("later"), KEPT).await.unwrap());
+    assert!(backend.delete(&name("later"), Duration::ZERO).await.unwrap());
+    assert!(backend.delete(&name("short"), short).await.unwrap());
+    tokio::time::sleep(2 * short).await;
+    for document in ["purged", "later", "short"] {
+        assert!(!backend.undelete(&name(document)).await.unwrap(), "{document} is gone");
+        assert_eq!(backend.load(&name(document)).await, Err(BackendError::Deleted));
+    }
+}
+
+async fn a_list_names_what_is_there_in_order_and_in_pages(store: &impl Store) {
+    let backend = store.open().await;
+    let begin = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    let names = ["b", "a", "a/2", "a/10", "a/ü", "a/📝", "A", "a b"];
+    for document in names.into_iter().chain(["gone", "a/gone"]) {
+        let position = append(&*backend, document, "1").await;
+        if document == "a/10" {
+            compact(&*backend, document, position, vec![7; 10_000]).await;
+        }
+    }
+    backend.load(&name("a/unknown")).await.unwrap();
+    let list = async |prefix: &str, after: &str, limit| backend.list(prefix, after, limit).await.unwrap();
+    // The list may follow what is made.
+    let deadline = SystemTime::now() + Duration::from_secs(5);
+    while list("", "", 100).await.len() < names.len() + 2 {
+        assert!(SystemTime::now() < deadline, "it is never complete: {:?}", list("", "", 100).await);
+    }
+    for document in ["gone", "a/gone"] {
+        assert!(backend.delete(&name(document), KEPT).await.unwrap());
+    }
+    let named = |listed: &[Listed]| -> Vec<String> {
+        listed.iter().map(|listed| listed.name.as_str().to_owned()).collect()
+    };
+    let all = list("", "", 100).await;
+    assert_eq!(named(&all), ["A", "a", "a b", "a/10", "a/2", "a/ü", "a/📝", "b"]);
+    assert_eq!(named(&list("a/", "", 100).await), ["a/10", "a/2", "a/ü", "a/📝"]);
+    assert_eq!(named(&list("a/", "a/10", 2).await), ["a/2", "a/ü"]);
+    assert_eq!(named(&list("a/", "a/ü", 1).await), ["a/📝"]);
+    assert_eq!(named(&list("a/", "a/📝", 1).await), [""; 0]);
+    assert_eq!(named(&list("a", "a/ü", 100).await), ["a/📝"]);
+    assert_eq!(named(&list("x", "", 100).await), [""; 0]);
+    assert_eq!(named(&list("", "", 3).await), ["A", "a", "a b"]);
+    assert!(all[3].bytes >= 10_000 && all[3].bytes > all[2].bytes && all[2].bytes > 0, "{all:?}");
+    for Listed { name, changed, .. } in &all {
+        // To the second.
+        assert!(changed.is_some_and(|changed| changed.abs_diff(begin) < 20_000), "{name}: {changed:?}");
+    }
+
+    assert!(backend.undelete(&name("a/gone")).await.unwrap());
+    assert_eq!(named(&list("a/g", "", 100).await), ["a/gone"]);
+    backend.close().await.unwrap();
+    assert_eq!(named(&store.open().await.list("a/g", "", 100).await.unwrap()), ["a/gone"]);
+}
+
 async fn closing_keeps_what_was_accepted_and_refuses_the_rest(store: &impl Store) {
     let backend = store.open().await;
     let accepted = join_all((0..100).map(|number| backend.append(&name("essay"), text(number))));
@@ -444,12 +604,12 @@ mod embedded {
     async fn a_database_of_a_newer_version_is_left_alone() {
         let folder = TempDir::new().unwrap();
         let database = rusqlite::Connection::open(folder.path().join("quire.db")).unwrap();
-        database.pragma_update(None, "user_version", 2).unwrap();
+        database.pragma_update(None, "user_version", 3).unwrap();
         drop(database);
         let before = std::fs::read(folder.path().join("quire.db")).unwrap();
 
         let error = refusal(folder.path());
-        assert!(matches!(error.obstacle, Obstacle::Newer(2)), "{error}");
+        assert!(matches!(error.obstacle, Obstacle::Newer(3)), "{error}");
         assert_eq!(std::fs::read(folder.path().join("quire.db")).unwrap(), before);
     }
 

@@ -53,12 +53,12 @@ async fn a_log_begins_grows_and_is_fenced_by_its_epoch() {
     let essay = keys("an {essay} about 100 %");
     assert_eq!(node.link.read(&essay).await.unwrap(), Kept::default());
     assert_eq!(node.append(&essay, 1, "early").await.unwrap(), Append::NoLog);
-    assert_eq!(node.link.begin(&essay, 5).await.unwrap(), 5);
+    assert_eq!(node.link.begin(&essay, 5).await.unwrap(), Some(5));
     assert_eq!(node.append(&essay, 5, "one").await.unwrap(), Append::Done { position: at(5, 1), entries: 2 });
     assert_eq!(node.append(&essay, 5, "two").await.unwrap(), Append::Done { position: at(5, 2), entries: 3 });
     assert_eq!(node.append(&essay, 4, "old").await.unwrap(), Append::OldEpoch);
     // It begins only once, and never in an epoch before one that it has been in.
-    assert_eq!(node.link.begin(&essay, 3).await.unwrap(), 5);
+    assert_eq!(node.link.begin(&essay, 3).await.unwrap(), Some(5));
     let log = vec![
         Entry { position: at(5, 0), envelope: None },
         envelope(at(5, 1), "one"),
@@ -74,12 +74,12 @@ async fn a_log_begins_grows_and_is_fenced_by_its_epoch() {
 
     redis.cli(&["DEL", &essay.log()]);
     assert_eq!(node.append(&essay, 5, "lost").await.unwrap(), Append::NoLog);
-    assert_eq!(node.link.begin(&essay, 6).await.unwrap(), 6);
+    assert_eq!(node.link.begin(&essay, 6).await.unwrap(), Some(6));
     redis.cli(&["DEL", &essay.meta()]);
-    assert_eq!(node.link.begin(&essay, 1).await.unwrap(), 6, "the log knows its epoch too");
+    assert_eq!(node.link.begin(&essay, 1).await.unwrap(), Some(6), "the log knows its epoch too");
     // Not written with an exponent.
     let late = (1 << 53) - 1;
-    assert_eq!(node.link.begin(&keys("late"), late).await.unwrap(), late);
+    assert_eq!(node.link.begin(&keys("late"), late).await.unwrap(), Some(late));
     assert!(matches!(node.append(&keys("late"), late, "x").await, Ok(Append::Done { .. })));
 }
 

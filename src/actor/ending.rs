@@ -1,5 +1,5 @@
-//! How an actor ends: because it is told to, because the document engine failed, or because there was nothing to
-//! begin with.
+//! How an actor ends: because it is told to, because the document engine failed, because the document was deleted, or
+//! because there was nothing to begin with.
 
 use std::{mem, time::Duration};
 
@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::error;
 
 use super::{Actor, STAY, Stopped, Suspect, batch::Batch, handle::Mail, member::Member};
-use crate::{document::UpdateError, end::End};
+use crate::{backend::BackendError, document::UpdateError, end::End};
 
 /// How long a stopping actor tries to save what is not saved yet.
 const SAVE_AT_END: Duration = Duration::from_secs(8);
@@ -16,21 +16,37 @@ impl Actor {
     /// In place of [`Actor::run`] where the document could not be loaded: tells everybody why who asks within
     /// a moment. Then it is worth another try.
     pub async fn refuse(&mut self, reason: &End) {
-        let until = Instant::now() + STAY;
+        // That a document is deleted costs little to find out, and whoever begins it anew may open it at once.
+        let stay = if matches!(reason, End::Deleted | End::Recreated) { Duration::ZERO } else { STAY };
+        let until = Instant::now() + stay;
         loop {
             let Ok(mail) = timeout_at(until, self.mailbox.recv()).await else {
-                // Who is in the mailbox by now is answered; who comes later opens the document anew.
-                self.mailbox.close();
-                while let Some(mail) = self.mailbox.recv().await {
-                    refuse_mail(mail, reason);
-                }
-                return;
+                return self.refuse_the_last(reason).await;
             };
             match mail {
                 Some(Mail::Stop) | None => return,
                 Some(mail) => refuse_mail(mail, reason),
             }
         }
+    }
+
+    /// Who is in the mailbox by now is answered; who comes later opens the document anew.
+    async fn refuse_the_last(&mut self, reason: &End) {
+        self.mailbox.close();
+        while let Some(mail) = self.mailbox.recv().await {
+            refuse_mail(mail, reason);
+        }
+    }
+
+    /// The document is no longer what is stored under its name. Nothing of it is saved.
+    pub(super) async fn give_up(&mut self, over: &BackendError) -> Stopped {
+        let end = match over {
+            BackendError::Recreated => End::Recreated,
+            _ => End::Deleted,
+        };
+        self.end_all(end.clone());
+        self.refuse_the_last(&end).await;
+        Stopped::Told
     }
 
     /// Ends the sessions of this user, or of everybody, because an administrator wants it; answers how many.

@@ -42,6 +42,8 @@ pub(super) enum Mail {
     /// Takes in an update from no session, and answers when it is saved.
     Write {
         update: Bytes,
+        /// Whether it is to make the document, so that there must be none.
+        makes: bool,
         answer: Answering<Result<(), WriteError>>,
         _space: OwnedSemaphorePermit,
     },
@@ -127,6 +129,9 @@ pub enum WriteError {
     /// The document has no space for it.
     #[error("the document has reached {0} bytes and takes only deletions (--max-document)")]
     Full(usize),
+    /// It is to make the document, and there is one.
+    #[error("the document is there already")]
+    Exists,
     /// It builds on edits that are not here.
     #[error("the update builds on edits that the document does not have: send those first, or with it")]
     Lacks,
@@ -187,9 +192,18 @@ impl DocumentHandle {
 
     /// Gives the document an update from no session; answers when it is saved, or why it is not taken.
     pub async fn write(&self, update: Bytes) -> Result<Result<(), WriteError>, ReadError> {
+        self.send_update(update, false).await
+    }
+
+    /// Makes the document with this content where there is none; answers like [`Self::write`].
+    pub async fn make_with(&self, update: Bytes) -> Result<Result<(), WriteError>, ReadError> {
+        self.send_update(update, true).await
+    }
+
+    async fn send_update(&self, update: Bytes, makes: bool) -> Result<Result<(), WriteError>, ReadError> {
         let bytes = update.len().min(MAILBOX_BYTES) as u32;
         let space = self.0.space.clone().acquire_many_owned(bytes).await.map_err(|_| Gone)?;
-        self.ask(|answer| Mail::Write { update, answer, _space: space }).await
+        self.ask(|answer| Mail::Write { update, makes, answer, _space: space }).await
     }
 
     /// Whether there is such a document, if only an empty one that was made.
@@ -230,6 +244,11 @@ impl DocumentHandle {
     /// Whether the document is no longer open here.
     pub fn is_closed(&self) -> bool {
         self.0.mailbox.is_closed()
+    }
+
+    /// Waits until the document is no longer open here.
+    pub async fn closed(&self) {
+        self.0.mailbox.closed().await;
     }
 
     /// Whether nobody but the hub holds a handle, and nothing waits.

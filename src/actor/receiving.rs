@@ -155,16 +155,19 @@ impl Actor {
         Ok(())
     }
 
-    /// Takes in an update from no session, all of it or nothing.
+    /// Takes in an update from no session, all of it or nothing. Where it makes the document, there must be none.
     pub(super) fn write(
         &mut self,
         update: Bytes,
+        makes: bool,
         answer: Answering<Result<(), WriteError>>,
         batch: &mut Batch,
     ) -> Result<(), UpdateError> {
         let (bytes, limit) = (update.len(), self.limits.update_bytes);
         let written = if bytes > limit {
             Err(WriteError::TooLarge { bytes, limit })
+        } else if makes && self.saver.exists() {
+            Err(WriteError::Exists)
         } else {
             match self.document.lacks_for(&update) {
                 Ok(true) => Err(WriteError::Lacks),
@@ -184,9 +187,13 @@ impl Actor {
         // An error, here and below: nobody waits for the answer any more.
         match written {
             Ok(news) => {
-                if let Some(news) = news {
-                    self.last_step_2 = None;
-                    batch.note(NOBODY, true, news);
+                match news {
+                    Some(news) => {
+                        self.last_step_2 = None;
+                        batch.note(NOBODY, true, news);
+                    }
+                    None if makes => drop(self.saver.note(Bytes::from_static(EMPTY_UPDATE), &[])),
+                    None => {}
                 }
                 batch.answers.push(Box::new(|| drop(answer.send(Ok(Ok(()))))));
             }

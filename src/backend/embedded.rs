@@ -2,6 +2,9 @@
 //! done by one thread, in groups, so that many documents share one wait for the disk. It never answers an
 //! append before the disk has it, and never looks into a record.
 
+mod followers;
+mod lifecycle;
+mod reading;
 mod writer;
 
 use std::{
@@ -9,25 +12,26 @@ use std::{
     io::{self, Write as _},
     path::{self, Path, PathBuf},
     process,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
     thread,
     time::Duration,
 };
 
 use bytes::Bytes;
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
-use tokio::{
-    sync::{Semaphore, mpsc, oneshot, watch},
-    task::spawn_blocking,
-};
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use self::writer::{Change, MAX_GROUP_REQUESTS, Request, Write, Writer};
-use super::{Answer, Appended, Backend, BackendError, Counted, Position, Stored, users::Users};
+use self::{
+    followers::Followers,
+    reading::Readers,
+    writer::{Change, MAX_GROUP_REQUESTS, Request, Write, Writer},
+};
+use super::{Answer, Appended, Backend, BackendError, Counted, Feed, Listed, Position, Stored, users::Users};
 use crate::name::DocumentName;
 
 /// The version of the tables below, kept in the database. Other tables, another number.
-const SCHEMA_VERSION: i32 = 1;
-/// A snapshot holds the records of its document up to `through`, which is what keeps positions growing when
+const SCHEMA_VERSION: i32 = 2;
+/// The tables of the first version. A snapshot holds the records of its document up to `through`, which is what keeps positions growing when
 /// the log is empty. The small columns come first: they are read without the large one behind them.
 const SCHEMA: &str = "
     CREATE TABLE document (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
@@ -42,9 +46,15 @@ const SCHEMA: &str = "
     ) STRICT;
     CREATE INDEX set_aside_document ON set_aside (document);
     PRAGMA user_version = 1;";
+/// What the second version adds: a document may be deleted (`deleted` says until when its content is kept, in
+/// milliseconds since 1970) and begun anew in its next generation, and it is known when it was changed.
+const SCHEMA_2: &str = "
+    ALTER TABLE document ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE document ADD COLUMN deleted INTEGER;
+    ALTER TABLE document ADD COLUMN changed INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX document_deleted ON document (deleted) WHERE deleted IS NOT NULL;
+    PRAGMA user_version = 2;";
 
-/// Documents that are read at once. More would wait for the same disk.
-const READERS: usize = 4;
 /// How long SQLite waits for somebody else who has the database open, such as a backup.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -54,6 +64,7 @@ pub struct Embedded {
     readers: Arc<Readers>,
     /// Nothing is ever sent: it closes when the writer has ended.
     writing: watch::Receiver<()>,
+    followers: Arc<Followers>,
     users: Arc<Users>,
 }
 
@@ -109,16 +120,17 @@ impl Embedded {
         let (ended, writing) = watch::channel(());
         let writer = Writer { connection, lock, ended };
         thread::Builder::new().name("quire-writer".into()).spawn(|| writer.run(waiting))?;
-        let readers = Readers { path, idle: Mutex::default(), free: Arc::new(Semaphore::new(READERS)) };
-        Ok(Self { requests, readers: Arc::new(readers), writing, users: Arc::default() })
+        let readers = Arc::new(Readers::new(path));
+        Ok(Self { requests, readers, writing, followers: Arc::default(), users: Arc::default() })
     }
 
-    /// Asks the writer; it answers with the number of the record, or up to which it compacted.
-    fn ask(&self, name: &DocumentName, change: Change) -> Answer<u64> {
+    /// Asks the writer; it answers where the document's log ends then, or with nothing where there was nothing to do.
+    fn ask(&self, name: &DocumentName, change: Change) -> Answer<Option<Position>> {
         let (requests, name) = (self.requests.clone(), name.clone());
+        let generation = self.followers.get(&name).and_then(|follower| follower.generation());
         Box::pin(async move {
             let (done, answer) = oneshot::channel();
-            let sent = requests.send(Request::Write(Write { name, change, done })).await;
+            let sent = requests.send(Request::Write(Write { name, generation, change, done })).await;
             // Who waits for an answer does not keep the writer from ending.
             drop(requests);
             sent.map_err(|_| BackendError::Closed)?;
@@ -129,34 +141,63 @@ impl Embedded {
 
 impl Backend for Embedded {
     fn load(&self, name: &DocumentName) -> Answer<Stored> {
-        let (readers, name) = (self.readers.clone(), name.clone());
+        let (loading, follower) = (self.readers.load(name), self.followers.get(name));
         Box::pin(async move {
-            let free = readers.free.clone().acquire_owned().await.map_err(|_| BackendError::Closed)?;
-            let reading = spawn_blocking(move || {
-                // Given back when the reading is over, also where nobody waits for it any more.
-                let _free = free;
-                readers.load(&name).map_err(store_error)
-            });
-            reading.await.unwrap_or_else(|error| Err(BackendError::Store(error.to_string())))
+            let Some((generation, stored)) = loading.await? else { return Err(BackendError::Deleted) };
+            match follower.is_none_or(|follower| follower.loaded(generation) == generation) {
+                true => Ok(stored),
+                false => Err(BackendError::Recreated),
+            }
         })
     }
 
     fn append(&self, name: &DocumentName, record: Bytes) -> Answer<Appended> {
         let appended = self.ask(name, Change::Append(record));
         Box::pin(async move {
+            let position = appended.await?.expect("there is something to append");
             // Nobody else writes here, so nothing is between two records.
-            Ok(Appended { position: position(appended.await?), gapless: true, records: None })
+            Ok(Appended { position, gapless: true, records: None })
         })
     }
 
     fn compact(&self, name: &DocumentName, through: Position, snapshot: Bytes) -> Answer<()> {
-        let compacted = self.ask(name, Change::Compact { through: through.number, snapshot });
+        let compacted = self.ask(name, Change::Compact { through, snapshot });
         Box::pin(async move { compacted.await.map(|_| ()) })
     }
 
     fn set_aside(&self, name: &DocumentName, update: Bytes, reason: String) -> Answer<()> {
         let set_aside = self.ask(name, Change::SetAside { update, reason });
         Box::pin(async move { set_aside.await.map(|_| ()) })
+    }
+
+    fn list(&self, prefix: &str, after: &str, limit: usize) -> Answer<Vec<Listed>> {
+        self.readers.list(prefix.to_owned(), after.to_owned(), limit)
+    }
+
+    fn delete(&self, name: &DocumentName, keep_for: Duration) -> Answer<bool> {
+        let deleted = self.ask(name, Change::Delete { keep_for });
+        let (followers, name) = (self.followers.clone(), name.clone());
+        Box::pin(async move {
+            let deleted = deleted.await?.is_some();
+            if let Some(follower) = followers.get(&name) {
+                follower.compare();
+            }
+            Ok(deleted)
+        })
+    }
+
+    fn undelete(&self, name: &DocumentName) -> Answer<bool> {
+        let undeleted = self.ask(name, Change::Undelete);
+        Box::pin(async move { Ok(undeleted.await?.is_some()) })
+    }
+
+    fn create(&self, name: &DocumentName) -> Answer<bool> {
+        let created = self.ask(name, Change::Create);
+        Box::pin(async move { Ok(created.await?.is_some()) })
+    }
+
+    fn follow(&self, name: &DocumentName) -> Feed {
+        self.followers.follow(name)
     }
 
     fn admit(&self, user: &str, limit: usize) -> Answer<Option<Counted>> {
@@ -176,66 +217,9 @@ impl Backend for Embedded {
     }
 }
 
-/// The connections that read, each made when it is first needed.
-struct Readers {
-    path: PathBuf,
-    idle: Mutex<Vec<Connection>>,
-    free: Arc<Semaphore>,
-}
-
-impl Readers {
-    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
-        self.idle.lock().expect("it is held for one push or pop, which do not panic")
-    }
-
-    fn load(&self, name: &DocumentName) -> rusqlite::Result<Stored> {
-        let idle = self.idle().pop();
-        let mut connection = match idle {
-            Some(connection) => connection,
-            None => connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?,
-        };
-        // A connection that failed is not used again.
-        let stored = read(&mut connection, name)?;
-        self.idle().push(connection);
-        Ok(stored)
-    }
-
-    /// Waits for the loads that have begun, and refuses all others.
-    async fn close(&self) {
-        let all = self.free.acquire_many(READERS as u32).await;
-        self.free.close();
-        drop(all);
-        self.idle().clear();
-    }
-}
-
-fn read(connection: &mut Connection, name: &DocumentName) -> rusqlite::Result<Stored> {
-    // One transaction sees one state of the database, whatever is written meanwhile.
-    let view = connection.transaction()?;
-    let snapshot = view
-        .prepare_cached("SELECT data FROM snapshot JOIN document ON id = document WHERE name = ?1")?
-        .query_row([name.as_str()], |row| row.get::<_, Vec<u8>>(0))
-        .optional()?;
-    let log = view
-        .prepare_cached(
-            "SELECT position, record FROM log JOIN document ON id = document WHERE name = ?1 ORDER BY position",
-        )?
-        .query_map([name.as_str()], |row| {
-            Ok((position(row.get::<_, i64>(0)?.cast_unsigned()), row.get::<_, Vec<u8>>(1)?.into()))
-        })?
-        .collect::<Result<_, _>>()?;
-    let set_aside = view
-        .prepare_cached(
-            "SELECT data FROM set_aside JOIN document ON document.id = document WHERE name = ?1 ORDER BY set_aside.id",
-        )?
-        .query_map([name.as_str()], |row| Ok(row.get::<_, Vec<u8>>(0)?.into()))?
-        .collect::<Result<_, _>>()?;
-    Ok(Stored { snapshot: snapshot.map(Bytes::from), log, set_aside })
-}
-
-/// A log here is never lost: it stays in its first epoch.
-fn position(number: u64) -> Position {
-    Position { epoch: 0, number }
+/// A log here is never lost: an epoch is a generation of the document.
+fn position(generation: i64, number: i64) -> Position {
+    Position { epoch: generation.cast_unsigned(), number: number.cast_unsigned() }
 }
 
 fn store_error(error: rusqlite::Error) -> BackendError {
@@ -304,12 +288,19 @@ fn open_database(path: &Path) -> Result<Connection, Obstacle> {
     database.pragma_update(None, "wal_autocheckpoint", 1000)?;
     // Bytes that the WAL may keep after a burst.
     database.pragma_update(None, "journal_size_limit", 16 * 1024 * 1024)?;
-    if version == 0 {
-        let transaction = database.transaction()?;
-        transaction.execute_batch(SCHEMA)?;
-        transaction.commit()?;
-    }
+    migrate(&mut database, version)?;
     Ok(database)
+}
+
+/// Brings the tables of an older version, or none at all, to this one.
+fn migrate(database: &mut Connection, version: i32) -> rusqlite::Result<()> {
+    let transaction = database.transaction()?;
+    for (number, schema) in [(1, SCHEMA), (2, SCHEMA_2)] {
+        if version < number {
+            transaction.execute_batch(schema)?;
+        }
+    }
+    transaction.commit()
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {

@@ -6,9 +6,13 @@
 //! of a stream only grow. Positions only detect that something is missing; then the log is read. Where the log
 //! itself may have lost something, whoever has the document open compares it ([`Incoming::Compare`]) and appends what
 //! is missing.
+//!
+//! The high bits of an epoch are the document's generation, which begins with a deletion: whoever loaded the document
+//! before that is refused in the same way, and is told that there is another one.
 
 pub mod envelope;
 mod following;
+mod lifecycle;
 pub mod link;
 mod nodes;
 mod place;
@@ -32,17 +36,18 @@ use tracing::{error, warn};
 
 use self::{
     envelope::{Envelope, Stamp, Words, begin_record},
-    following::Following,
-    place::OtherLog,
+    following::{Follower, Following},
+    place::{GENERATION_SHIFT, OtherLog},
     store::{Append, Commit, Committed, Entry, Kept, Keys, Store},
 };
 use super::{
-    Answer, Appended, Backend, BackendError, Counted, Feed, MAX_SET_ASIDE, Position, Stored, users::Users,
+    Answer, Appended, Backend, BackendError, Counted, Feed, Listed, MAX_SET_ASIDE, Position, Stored,
+    users::Users,
 };
 use crate::name::DocumentName;
 
-/// The epoch of a document that has never been: the low 20 bits count how often its log was lost.
-const FIRST_EPOCH: u64 = 1 << 20;
+/// The epoch of a document that has never been.
+const FIRST_EPOCH: u64 = 1 << GENERATION_SHIFT;
 /// Larger records are not sent on the channel: a message of many megabytes costs every subscriber its connection.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024;
 /// Entries that stay in the log behind a snapshot, so that who missed some need not load everything.
@@ -99,13 +104,13 @@ impl Redis {
 
 impl Backend for Redis {
     fn load(&self, name: &DocumentName) -> Answer<Stored> {
-        let keys = Keys::new(name);
-        self.ask(|inner| async move { inner.load(&keys).await })
+        let name = name.clone();
+        self.ask(|inner| async move { inner.load(&name).await })
     }
 
     fn append(&self, name: &DocumentName, record: Bytes) -> Answer<Appended> {
-        let keys = Keys::new(name);
-        self.ask(|inner| async move { inner.append(&keys, record).await })
+        let name = name.clone();
+        self.ask(|inner| async move { inner.append(&name, record).await })
     }
 
     fn compact(&self, name: &DocumentName, through: Position, snapshot: Bytes) -> Answer<()> {
@@ -118,6 +123,26 @@ impl Backend for Redis {
         entry.extend_from_slice(&update);
         let keys = Keys::new(name);
         self.ask(|inner| inner.store.set_aside(&keys, entry.into(), MAX_SET_ASIDE))
+    }
+
+    fn list(&self, prefix: &str, after: &str, limit: usize) -> Answer<Vec<Listed>> {
+        let (prefix, after) = (prefix.to_owned(), after.to_owned());
+        self.ask(move |inner| async move { inner.list(&prefix, after, limit).await })
+    }
+
+    fn delete(&self, name: &DocumentName, keep_for: Duration) -> Answer<bool> {
+        let name = name.clone();
+        self.ask(move |inner| async move { inner.delete(&name, keep_for).await })
+    }
+
+    fn undelete(&self, name: &DocumentName) -> Answer<bool> {
+        let name = name.clone();
+        self.ask(|inner| async move { inner.undelete(&name).await })
+    }
+
+    fn create(&self, name: &DocumentName) -> Answer<bool> {
+        let name = name.clone();
+        self.ask(|inner| async move { inner.create(&name).await })
     }
 
     fn follow(&self, name: &DocumentName) -> Feed {
@@ -153,7 +178,8 @@ impl Backend for Redis {
 }
 
 impl Inner {
-    async fn load(&self, keys: &Keys) -> Result<Stored, BackendError> {
+    async fn load(&self, name: &DocumentName) -> Result<Stored, BackendError> {
+        let keys = &Keys::new(name);
         let follower = self.following.get(keys);
         if follower.is_some() {
             // First of all, so that nothing falls between what is read and what is heard.
@@ -161,13 +187,14 @@ impl Inner {
         }
         for _ in 0..TRIES {
             let mut kept = self.store.read(keys).await?;
+            self.check_generation(follower.as_deref(), &kept)?;
             let known = follower.as_ref().map_or(0, |follower| follower.place().epoch());
             let epoch = known.max(kept.meta.epoch);
             // A log that was begun has an entry, whatever is dropped.
             let lost = epoch > 0 && kept.log.is_empty();
             if lost || kept.meta.epoch < known {
                 // Redis has lost what there was. Who comes with older knowledge must notice.
-                self.store.begin(keys, epoch + u64::from(lost)).await?;
+                self.begin(name, epoch + u64::from(lost)).await?;
                 kept = self.store.read(keys).await?;
             }
             let snapshot = match kept.meta.snapshot.as_str() {
@@ -180,13 +207,36 @@ impl Inner {
             };
             if let Some(follower) = &follower {
                 self.following.loaded(follower, &kept);
+                if !kept.log.is_empty() {
+                    // It may be lacking, where a node died before it was there.
+                    self.enlist_some_time(name);
+                }
             }
             return Ok(stored(&kept, snapshot));
         }
         Err(BackendError::Store(format!("the snapshot of {} is gone", keys.meta())))
     }
 
-    async fn append(&self, keys: &Keys, record: Bytes) -> Result<Appended, BackendError> {
+    /// Refuses a document that is deleted, or another one than the follower has.
+    fn check_generation(&self, follower: Option<&Follower>, kept: &Kept) -> Result<(), BackendError> {
+        if kept.meta.deleted {
+            return Err(BackendError::Deleted);
+        }
+        match follower.is_some_and(|follower| follower.place().is_before(kept.meta.epoch)) {
+            true => Err(BackendError::Recreated),
+            false => Ok(()),
+        }
+    }
+
+    /// Begins a log where there is none, and answers the epoch in which it is.
+    async fn begin(&self, name: &DocumentName, epoch: u64) -> Result<u64, BackendError> {
+        let begun = self.store.begin(&Keys::new(name), epoch).await?.ok_or(BackendError::Deleted)?;
+        self.enlist_some_time(name);
+        Ok(begun)
+    }
+
+    async fn append(&self, name: &DocumentName, record: Bytes) -> Result<Appended, BackendError> {
+        let keys = &Keys::new(name);
         let stamp = Stamp { run: self.run, number: self.written.fetch_add(1, Ordering::Relaxed) };
         let large = record.len() > MAX_MESSAGE_BYTES;
         let envelope = Envelope { stamp, words: Words::Record(record) }.write();
@@ -197,7 +247,7 @@ impl Inner {
         let follower = self.following.get(keys);
         let mut epoch = match &follower {
             Some(follower) => follower.place().epoch(),
-            None => self.store.begin(keys, FIRST_EPOCH).await?,
+            None => self.begin(name, FIRST_EPOCH).await?,
         };
         for _ in 0..TRIES {
             match self.store.append(keys, epoch, envelope.clone(), message.clone()).await? {
@@ -210,7 +260,7 @@ impl Inner {
                     return Ok(Appended { position, gapless, records: Some(entries as usize) });
                 }
                 Append::NoLog if epoch == 0 => {
-                    epoch = self.store.begin(keys, FIRST_EPOCH).await?;
+                    epoch = self.begin(name, FIRST_EPOCH).await?;
                     if let Some(follower) = &follower {
                         follower.place().began(epoch);
                     }
@@ -230,6 +280,7 @@ impl Inner {
         let follower = self.following.get(keys);
         for _ in 0..TRIES {
             let kept = self.store.read(keys).await?;
+            self.check_generation(follower.as_deref(), &kept)?;
             let last = kept.log.last().map_or(kept.meta.through, |last| last.position);
             let through = through.min(last);
             if through < kept.meta.through || kept.meta.epoch == 0 {

@@ -47,7 +47,8 @@ where
         })?;
         match ask(document).await {
             Ok(answer) => return Ok(answer),
-            Err(ReadError::Gone(_)) => {}
+            Err(ReadError::Gone(_) | ReadError::Refused(End::Recreated)) => {}
+            Err(ReadError::Refused(End::Deleted)) => return Err(not_there(name)),
             Err(error @ ReadError::Refused(End::Away)) => return Err(Problem::unavailable(error)),
             Err(error @ ReadError::Refused(_)) => {
                 return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error));

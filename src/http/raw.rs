@@ -20,7 +20,8 @@ pub(crate) async fn fetch(
 ) -> Result<Json<Value>, Problem> {
     access.require(&name, Level::Admin)?;
     let stored = shared.backend.load(&name).await.map_err(|error| match error {
-        BackendError::Away(_) | BackendError::Closed => Problem::unavailable(error),
+        BackendError::Deleted => not_there(&name),
+        BackendError::Away(_) | BackendError::Recreated | BackendError::Closed => Problem::unavailable(error),
         error => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error),
     })?;
     if stored.snapshot.is_none() && stored.log.is_empty() {

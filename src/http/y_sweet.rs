@@ -220,7 +220,7 @@ async fn update(
         let status = match error {
             WriteError::Refused(_) => StatusCode::BAD_REQUEST,
             WriteError::TooLarge { .. } | WriteError::Full(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            WriteError::Lacks => StatusCode::CONFLICT,
+            WriteError::Lacks | WriteError::Exists => StatusCode::CONFLICT,
         };
         Problem::new(status, error)
     })

@@ -162,6 +162,8 @@ impl Dialect for Hocuspocus {
             End::Refused(_)
                 | End::Unauthorized(_)
                 | End::Forbidden(_)
+                | End::Deleted
+                | End::Recreated
                 | End::DocumentFull(_)
                 | End::Unreadable(_)
         );

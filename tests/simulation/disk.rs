@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use quire::{
-    backend::{Answer, Appended, Backend, BackendError, Position, Stored},
+    backend::{Answer, Appended, Backend, BackendError, Listed, Position, Stored},
     document::Document,
     name::DocumentName,
     record::Record,
@@ -168,6 +168,22 @@ impl Backend for Disk {
 
     fn set_aside(&self, _: &DocumentName, update: Bytes, _: String) -> Answer<()> {
         self.write(move |state| state.stored.set_aside.push(update))
+    }
+
+    fn list(&self, _: &str, _: &str, _: usize) -> Answer<Vec<Listed>> {
+        self.write(|_| Vec::new())
+    }
+
+    fn delete(&self, _: &DocumentName, _: Duration) -> Answer<bool> {
+        self.write(|_| false)
+    }
+
+    fn undelete(&self, _: &DocumentName) -> Answer<bool> {
+        self.write(|_| false)
+    }
+
+    fn create(&self, _: &DocumentName) -> Answer<bool> {
+        self.write(|_| false)
     }
 
     fn close(&self) -> Answer<()> {

@@ -13,10 +13,13 @@ use quire::{
         Answer, BackendError, Position,
         redis::{
             envelope::{Envelope, Words},
-            store::{Append, Commit, Committed, Entry, Event, Kept, Keys, Leases, Listener, Meta, Store},
+            store::{
+                Append, Commit, Committed, Entry, Event, Kept, Keys, Leases, Listener, Meta, Size, Store,
+            },
         },
     },
     document::Document,
+    name::DocumentName,
     saver,
     update::{ClientId, Clock},
 };
@@ -364,8 +367,33 @@ impl Store for Link {
         })
     }
 
-    fn begin(&self, _: &Keys, epoch: u64) -> Answer<u64> {
-        self.ask(move |state| state.begin(epoch))
+    fn begin(&self, _: &Keys, epoch: u64) -> Answer<Option<u64>> {
+        self.ask(move |state| Some(state.begin(epoch)))
+    }
+
+    fn delete(&self, _: &Keys, _: Duration, _: Bytes) -> Answer<bool> {
+        self.ask(|_| false)
+    }
+
+    fn undelete(&self, _: &Keys) -> Answer<bool> {
+        self.ask(|_| false)
+    }
+
+    fn create(&self, _: &Keys) -> Answer<bool> {
+        self.ask(|_| false)
+    }
+
+    fn enlist(&self, _: &DocumentName, _: bool) -> Answer<()> {
+        // Nobody asks for the list.
+        Box::pin(async { Ok(()) })
+    }
+
+    fn names(&self, _: &str, _: &str, _: usize) -> Answer<Vec<String>> {
+        self.ask(|_| Vec::new())
+    }
+
+    fn size(&self, _: &Keys) -> Answer<Option<Size>> {
+        self.ask(|_| None)
     }
 
     fn read(&self, _: &Keys) -> Answer<Kept> {

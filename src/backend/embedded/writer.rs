@@ -8,12 +8,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::store_error;
+use super::{
+    lifecycle::{self, Row},
+    position, store_error,
+};
 use crate::{
-    backend::{BackendError, MAX_SET_ASIDE},
+    backend::{BackendError, MAX_SET_ASIDE, Position},
     name::DocumentName,
 };
 
@@ -26,6 +29,8 @@ const MAX_GROUP_BYTES: usize = 16 * 1024 * 1024;
 /// Between the starts of two groups: a 5 ms window costs a third of the processor time of a 1 ms one, and
 /// nobody sees 2 ms. A request that comes at rest does not wait.
 const GROUP_SPACING: Duration = Duration::from_millis(2);
+/// How often it is looked for deleted documents whose time is over; with the next write after that.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// What the writer hears.
 pub(super) enum Request {
@@ -36,14 +41,22 @@ pub(super) enum Request {
 
 pub(super) struct Write {
     pub(super) name: DocumentName,
+    /// In which generation the document was loaded that changes; unknown where it was not.
+    pub(super) generation: Option<u64>,
     pub(super) change: Change,
-    pub(super) done: oneshot::Sender<Result<u64, BackendError>>,
+    pub(super) done: oneshot::Sender<Written>,
 }
+
+/// Where the document's log ends; nothing where there was nothing to do.
+type Written = Result<Option<Position>, BackendError>;
 
 pub(super) enum Change {
     Append(Bytes),
-    Compact { through: u64, snapshot: Bytes },
+    Compact { through: Position, snapshot: Bytes },
     SetAside { update: Bytes, reason: String },
+    Delete { keep_for: Duration },
+    Undelete,
+    Create,
 }
 
 /// The thread that writes.
@@ -56,9 +69,13 @@ pub(super) struct Writer {
 impl Writer {
     /// Writes group after group: what gathers while one is written is the next.
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        let mut expire_at = self.expire();
         while let Some(first) = requests.blocking_recv() {
             let start = Instant::now();
             self.write(gather(first, &mut requests));
+            if expire_at <= start {
+                expire_at = self.expire();
+            }
             thread::sleep(GROUP_SPACING.saturating_sub(start.elapsed()));
         }
         // Not needed for durability: it leaves one file that can be copied, and the next opening has less to do.
@@ -76,11 +93,7 @@ impl Writer {
     /// Writes a group and answers everybody in it.
     fn write(&mut self, mut group: Vec<Write>) {
         match self.commit(&group) {
-            Ok(positions) => {
-                for (write, position) in group.into_iter().zip(positions) {
-                    write.answer(Ok(position));
-                }
-            }
+            Ok(written) => group.into_iter().zip(written).for_each(|(write, written)| write.answer(written)),
             // What fails for one document is not an error for another: halving finds it in few commits.
             Err(error) if group.len() > 1 && !stops_everybody(&error) => {
                 let later = group.split_off(group.len() / 2);
@@ -95,11 +108,31 @@ impl Writer {
     }
 
     /// All of the group or nothing, durable when it returns.
-    fn commit(&mut self, group: &[Write]) -> rusqlite::Result<Vec<u64>> {
+    fn commit(&mut self, group: &[Write]) -> rusqlite::Result<Vec<Written>> {
+        self.change(|database| {
+            let written = group.iter().map(|write| match write.apply(database) {
+                Ok(position) => Ok(Ok(position)),
+                Err(Refusal::Document(error)) => Ok(Err(error)),
+                Err(Refusal::Database(error)) => Err(error),
+            });
+            written.collect()
+        })
+    }
+
+    fn change<T>(&mut self, change: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let positions = group.iter().map(|write| write.apply(&transaction)).collect::<Result<_, _>>()?;
+        let changed = change(&transaction)?;
         transaction.commit()?;
-        Ok(positions)
+        Ok(changed)
+    }
+
+    /// Lets the content of deleted documents go whose time is over; answers when to look again.
+    fn expire(&mut self) -> Instant {
+        let more = self.change(lifecycle::expire).unwrap_or_else(|error| {
+            tracing::warn!(%error, "what deleted documents have left could not be removed; it is tried again");
+            false
+        });
+        Instant::now() + if more { Duration::ZERO } else { EXPIRE_EVERY }
     }
 }
 
@@ -133,73 +166,120 @@ impl Change {
             Self::Append(record) => record.len(),
             Self::Compact { snapshot, .. } => snapshot.len(),
             Self::SetAside { update, .. } => update.len(),
+            Self::Delete { .. } | Self::Undelete | Self::Create => 0,
         }
     }
 }
 
+/// Why a change is not made.
+enum Refusal {
+    /// What the document has become does not allow it; nothing was written.
+    Document(BackendError),
+    /// The database failed.
+    Database(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Refusal {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
 impl Write {
-    fn apply(&self, database: &Connection) -> rusqlite::Result<u64> {
-        let document = document_id(database, &self.name)?;
-        // The database alone knows the last position, so nothing has to be put right after a failed commit.
-        let last: i64 = database
-            .prepare_cached(
-                "SELECT coalesce((SELECT max(position) FROM log WHERE document = ?1),
-                                 (SELECT through FROM snapshot WHERE document = ?1), 0)",
-            )?
-            .query_row([document], |row| row.get(0))?;
-        match &self.change {
-            Change::Append(record) => {
-                database
-                    .prepare_cached("INSERT INTO log (document, position, record) VALUES (?1, ?2, ?3)")?
-                    .execute((document, last + 1, &record[..]))?;
-                Ok((last + 1).cast_unsigned())
-            }
+    fn apply(&self, database: &Connection) -> Result<Option<Position>, Refusal> {
+        let found = lifecycle::find(database, &self.name)?;
+        let done = match &self.change {
+            Change::Append(record) => return Ok(Some(append(database, self.row(database, found)?, record)?)),
             Change::Compact { through, snapshot } => {
-                // A position that was never given must not hide the records that will have it.
-                let through = i64::try_from(*through).map_or(last, |through| through.min(last));
-                // Where a newer snapshot was faster, this one has nothing left to replace.
-                database
-                    .prepare_cached(
-                        "INSERT INTO snapshot (document, through, data) VALUES (?1, ?2, ?3)
-                         ON CONFLICT DO UPDATE SET through = excluded.through, data = excluded.data
-                         WHERE excluded.through >= snapshot.through",
-                    )?
-                    .execute((document, through, &snapshot[..]))?;
-                database
-                    .prepare_cached("DELETE FROM log WHERE document = ?1 AND position <= ?2")?
-                    .execute([document, through])?;
-                Ok(through.cast_unsigned())
+                return Ok(compact(database, self.row(database, found)?, *through, snapshot)?);
             }
             Change::SetAside { update, reason } => {
-                database
-                    .prepare_cached("INSERT INTO set_aside (document, reason, data) VALUES (?1, ?2, ?3)")?
-                    .execute((document, reason, &update[..]))?;
-                database
-                    .prepare_cached(
-                        "DELETE FROM set_aside WHERE document = ?1 AND id NOT IN
-                         (SELECT id FROM set_aside WHERE document = ?1 ORDER BY id DESC LIMIT ?2)",
-                    )?
-                    .execute((document, MAX_SET_ASIDE))?;
-                Ok(last.cast_unsigned())
+                set_aside(database, self.row(database, found)?, update, reason)?;
+                true
             }
+            Change::Delete { keep_for } => lifecycle::delete(database, found, *keep_for)?,
+            Change::Undelete => lifecycle::undelete(database, found)?,
+            Change::Create => lifecycle::create(database, found)?,
+        };
+        Ok(done.then(Position::default))
+    }
+
+    /// The row of a document whose content changes; a new name gets one.
+    fn row(&self, database: &Connection, found: Option<Row>) -> Result<Row, Refusal> {
+        let Some(row) = found else { return Ok(lifecycle::begin(database, &self.name)?) };
+        if row.deleted.is_some() {
+            return Err(Refusal::Document(BackendError::Deleted));
+        }
+        match self.generation {
+            Some(loaded) if loaded != row.generation.cast_unsigned() => {
+                Err(Refusal::Document(BackendError::Recreated))
+            }
+            _ => Ok(row),
         }
     }
 
-    fn answer(self, outcome: Result<u64, BackendError>) {
+    fn answer(self, outcome: Written) {
         if let Err(Err(error)) = self.done.send(outcome) {
             tracing::warn!(document = %self.name, %error, "a write failed, and nobody waits for its answer");
         }
     }
 }
 
-/// The number of a document; a new name gets one.
-fn document_id(database: &Connection, name: &DocumentName) -> rusqlite::Result<i64> {
-    let known = database
-        .prepare_cached("SELECT id FROM document WHERE name = ?1")?
-        .query_row([name.as_str()], |row| row.get(0))
-        .optional()?;
-    match known {
-        Some(id) => Ok(id),
-        None => database.prepare_cached("INSERT INTO document (name) VALUES (?1)")?.insert([name.as_str()]),
+fn append(database: &Connection, row: Row, record: &[u8]) -> rusqlite::Result<Position> {
+    let number = last_number(database, row)? + 1;
+    database
+        .prepare_cached("INSERT INTO log (document, position, record) VALUES (?1, ?2, ?3)")?
+        .execute((row.id, number, record))?;
+    lifecycle::note_change(database, row)?;
+    Ok(position(row.generation, number))
+}
+
+/// Answers with nothing where the position is of what was deleted before.
+fn compact(
+    database: &Connection,
+    row: Row,
+    through: Position,
+    snapshot: &[u8],
+) -> rusqlite::Result<Option<Position>> {
+    // A position that was never given must not hide the records that will have it.
+    let through = through.min(position(row.generation, last_number(database, row)?));
+    if through.epoch < row.generation.cast_unsigned() {
+        return Ok(None);
     }
+    let number = through.number.cast_signed();
+    // Where a newer snapshot was faster, this one has nothing left to replace.
+    database
+        .prepare_cached(
+            "INSERT INTO snapshot (document, through, data) VALUES (?1, ?2, ?3)
+             ON CONFLICT DO UPDATE SET through = excluded.through, data = excluded.data
+             WHERE excluded.through >= snapshot.through",
+        )?
+        .execute((row.id, number, snapshot))?;
+    database
+        .prepare_cached("DELETE FROM log WHERE document = ?1 AND position <= ?2")?
+        .execute([row.id, number])?;
+    Ok(Some(through))
+}
+
+fn set_aside(database: &Connection, row: Row, update: &[u8], reason: &str) -> rusqlite::Result<()> {
+    database
+        .prepare_cached("INSERT INTO set_aside (document, reason, data) VALUES (?1, ?2, ?3)")?
+        .execute((row.id, reason, update))?;
+    database
+        .prepare_cached(
+            "DELETE FROM set_aside WHERE document = ?1 AND id NOT IN
+             (SELECT id FROM set_aside WHERE document = ?1 ORDER BY id DESC LIMIT ?2)",
+        )?
+        .execute((row.id, MAX_SET_ASIDE))?;
+    Ok(())
+}
+
+/// The number of the last record. The database alone knows it, so nothing has to be put right after a failed commit.
+fn last_number(database: &Connection, row: Row) -> rusqlite::Result<i64> {
+    database
+        .prepare_cached(
+            "SELECT coalesce((SELECT max(position) FROM log WHERE document = ?1),
+                             (SELECT through FROM snapshot WHERE document = ?1), 0)",
+        )?
+        .query_row([row.id], |found| found.get(0))
 }

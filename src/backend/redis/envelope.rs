@@ -31,6 +31,8 @@ pub enum Words {
     Head(Position),
     /// Something for those who have the document open, from this incarnation of a node.
     Told(u64, Bytes),
+    /// The document was deleted.
+    Deleted,
 }
 
 /// Something said, and by whom.
@@ -79,11 +81,12 @@ impl Envelope {
             Words::Notice => 2,
             Words::Head(_) => 3,
             Words::Told(..) => 4,
+            Words::Deleted => 5,
         };
         let mut bytes = begin(kind, self.stamp);
         match &self.words {
             Words::Record(words) => bytes.extend_from_slice(words),
-            Words::Notice => {}
+            Words::Notice | Words::Deleted => {}
             Words::Head(Position { epoch, number }) => {
                 append(Place { epoch: *epoch, number: *number }, &mut bytes)
             }
@@ -105,6 +108,7 @@ impl Envelope {
             2 => Words::Notice,
             3 => take(&mut bytes).map(|Place { epoch, number }| Words::Head(Position { epoch, number }))?,
             4 => Words::Told(take(&mut bytes)?, bytes),
+            5 => Words::Deleted,
             _ => return None,
         };
         Some(Self { stamp, words })
@@ -142,6 +146,7 @@ mod tests {
             Words::Notice,
             Words::Head(Position { epoch: 1 << 20, number: 7 }),
             Words::Told(9, "".into()),
+            Words::Deleted,
         ];
         for words in words {
             let envelope = Envelope { stamp, words };

@@ -226,6 +226,10 @@ impl Following {
                 match heard {
                     Heard::HandOver => space.send(Incoming::Records { records: vec![record], through }),
                     Heard::Nothing => {}
+                    Heard::OtherDocument => {
+                        drop(place);
+                        self.compare_at_once(follower);
+                    }
                     Heard::Unclear => {
                         drop(place);
                         self.read_if(follower, |_| true);
@@ -238,6 +242,7 @@ impl Following {
                 }
             }
             (Some(position), Words::Notice) => self.read_if(follower, |place| place.hear_head(position)),
+            (None, Words::Deleted) => self.compare_at_once(follower),
             (None, Words::Head(position)) => self.read_if(follower, |place| place.hear_head(position)),
             (None, Words::Told(incarnation, message)) => {
                 // Our own, under whatever number, is known here already.
@@ -279,9 +284,18 @@ impl Following {
 
     /// The document must be compared with what is stored.
     pub(super) fn compare(&self, follower: &Arc<Follower>) {
-        follower.place().doubt();
         let after = xxh3_64_with_seed(&follower.channel, self.run) % COMPARE_WITHIN;
-        let compare = Incoming::Compare { after: Duration::from_millis(after) };
+        self.compare_after(follower, Duration::from_millis(after));
+    }
+
+    /// The same at once, since it may have been deleted: then there is little to read.
+    pub(super) fn compare_at_once(&self, follower: &Arc<Follower>) {
+        self.compare_after(follower, Duration::ZERO);
+    }
+
+    fn compare_after(&self, follower: &Arc<Follower>, after: Duration) {
+        follower.place().doubt();
+        let compare = Incoming::Compare { after };
         if let Err(mpsc::error::TrySendError::Full(compare)) = follower.incoming.try_send(compare) {
             let incoming = follower.incoming.clone();
             self.runtime.spawn(async move { incoming.send(compare).await });
@@ -332,7 +346,7 @@ impl Following {
 }
 
 /// The bytes of what is said on a channel without being in a log.
-fn said(envelope: &Envelope) -> Bytes {
+pub(super) fn said(envelope: &Envelope) -> Bytes {
     [b"|", &envelope.write()[..]].concat().into()
 }
 

@@ -24,8 +24,9 @@ pub use self::checks::Obstacle;
 use self::{address::Deployment, commands::Commands, line::Failure, scripts::Scripts, shards::Shards};
 use super::{
     super::{Answer, BackendError, Position},
-    store::{Append, Commit, Committed, Entry, Kept, Keys, Leases, Listener, Store},
+    store::{Append, Commit, Committed, Entry, Kept, Keys, Leases, Listener, Size, Store},
 };
+use crate::name::DocumentName;
 
 /// How long it may take until a channel is heard for the first time.
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_millis(1_500);
@@ -83,9 +84,39 @@ impl Store for Link {
         answer(async move { commands.append(&keys, epoch, &envelope, &message).await })
     }
 
-    fn begin(&self, keys: &Keys, epoch: u64) -> Answer<u64> {
+    fn begin(&self, keys: &Keys, epoch: u64) -> Answer<Option<u64>> {
         let (commands, keys) = (self.commands.clone(), keys.clone());
         answer(async move { commands.begin(&keys, epoch).await })
+    }
+
+    fn delete(&self, keys: &Keys, keep_for: Duration, message: Bytes) -> Answer<bool> {
+        let (commands, keys) = (self.commands.clone(), keys.clone());
+        answer(async move { commands.delete(&keys, keep_for, &message).await })
+    }
+
+    fn undelete(&self, keys: &Keys) -> Answer<bool> {
+        let (commands, keys) = (self.commands.clone(), keys.clone());
+        answer(async move { commands.undelete(&keys).await })
+    }
+
+    fn create(&self, keys: &Keys) -> Answer<bool> {
+        let (commands, keys) = (self.commands.clone(), keys.clone());
+        answer(async move { commands.create(&keys).await })
+    }
+
+    fn enlist(&self, name: &DocumentName, is_there: bool) -> Answer<()> {
+        let (commands, name) = (self.commands.clone(), name.clone());
+        answer(async move { commands.enlist(name.as_str(), is_there).await })
+    }
+
+    fn names(&self, prefix: &str, after: &str, limit: usize) -> Answer<Vec<String>> {
+        let (commands, prefix, after) = (self.commands.clone(), prefix.to_owned(), after.to_owned());
+        answer(async move { commands.names(&prefix, &after, limit).await })
+    }
+
+    fn size(&self, keys: &Keys) -> Answer<Option<Size>> {
+        let (commands, keys) = (self.commands.clone(), keys.clone());
+        answer(async move { commands.size(&keys).await })
     }
 
     fn read(&self, keys: &Keys) -> Answer<Kept> {

@@ -19,6 +19,8 @@ use super::{
 
 /// Entries whose authors are remembered. Of the node's own, so many come to a second and a half of steady appending.
 const MAX_KNOWN: usize = 64;
+/// An epoch is a generation of the document, and in so many low bits how often its log was lost.
+pub(super) const GENERATION_SHIFT: u32 = 20;
 
 /// A place in a log.
 #[derive(Debug, Default)]
@@ -61,6 +63,8 @@ pub(super) enum Heard {
     Unclear,
     /// Hand it over; the log is another one than it was, and must be compared.
     OtherLog,
+    /// It is of a document that was begun anew: what is here is no longer the document.
+    OtherDocument,
 }
 
 /// The log is not the one that it was.
@@ -76,6 +80,11 @@ impl Place {
     /// The epoch in which this node appends.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Whether this epoch is of a document that was begun anew since this one was loaded.
+    pub(super) fn is_before(&self, epoch: u64) -> bool {
+        self.epoch > 0 && epoch >> GENERATION_SHIFT > self.epoch >> GENERATION_SHIFT
     }
 
     /// Everything through here was handed over.
@@ -122,6 +131,10 @@ impl Place {
 
     /// An entry was heard on the channel.
     pub(super) fn hear(&mut self, position: Position, stamp: Stamp) -> Heard {
+        if self.is_before(position.epoch) {
+            self.doubt();
+            return Heard::OtherDocument;
+        }
         self.head = self.head.max(position);
         let hand_over = if self.is_own(stamp) { Heard::Nothing } else { Heard::HandOver };
         if !self.loaded {

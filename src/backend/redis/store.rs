@@ -22,7 +22,8 @@ impl Keys {
         Self(slot_tag(name.as_str()).into())
     }
 
-    /// A hash: `e` epoch, `v` version of the snapshot, `s` the snapshot's key, `t` through which position it goes.
+    /// A hash: `e` epoch, `v` version of the snapshot, `s` the snapshot's key, `t` through which position it goes, `d`
+    /// where the document is deleted.
     pub fn meta(&self) -> String {
         format!("quire:{{{}}}:m", self.0)
     }
@@ -40,6 +41,18 @@ impl Keys {
     /// A list: updates that were set aside, oldest first.
     pub fn set_aside(&self) -> String {
         format!("quire:{{{}}}:x", self.0)
+    }
+
+    /// All keys but those of snapshots: the meta hash, the log, what was set aside, and the history, what is known of
+    /// its segments and what they hold.
+    pub fn all(&self) -> [String; 5] {
+        let key = |name: &str| format!("quire:{{{}}}:{name}", self.0);
+        [self.meta(), self.log(), self.set_aside(), key("h"), key("hd")]
+    }
+
+    /// Where the same are kept after the document was deleted.
+    pub fn trash(&self) -> [String; 5] {
+        ["m", "l", "x", "h", "hd"].map(|name| format!("quire:{{{}}}:trash:{name}", self.0))
     }
 
     /// The channel for everything that is said about the document.
@@ -89,6 +102,17 @@ pub struct Meta {
     pub through: Position,
     /// The snapshot's key; empty where there is none.
     pub snapshot: String,
+    /// Whether the document is deleted.
+    pub deleted: bool,
+}
+
+/// What a list says of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// About how many bytes Redis has of it.
+    pub bytes: u64,
+    /// When something was appended last, in milliseconds since 1970.
+    pub changed: Option<u64>,
 }
 
 /// A document as it is stored, seen at one moment.
@@ -176,8 +200,29 @@ pub trait Store: Send + Sync + 'static {
     fn append(&self, keys: &Keys, epoch: u64, envelope: Bytes, message: Bytes) -> Answer<Append>;
 
     /// Makes a log where there is none, in this epoch or a later one that the document has been in before, and
-    /// answers with the epoch that is in force then.
-    fn begin(&self, keys: &Keys, epoch: u64) -> Answer<u64>;
+    /// answers with the epoch that is in force then; `None` where the document is deleted.
+    fn begin(&self, keys: &Keys, epoch: u64) -> Answer<Option<u64>>;
+
+    /// Deletes a document: its epoch is the first of the next generation, what it has is kept for so long, and
+    /// `message` is published, in one step. With no time at all, what an earlier deletion has left goes too. Answers
+    /// whether there was one, deleted or not.
+    fn delete(&self, keys: &Keys, keep_for: Duration, message: Bytes) -> Answer<bool>;
+
+    /// Takes a deleted document back, if it is still kept.
+    fn undelete(&self, keys: &Keys) -> Answer<bool>;
+
+    /// Begins an empty log in place of a deleted document; answers whether there was one.
+    fn create(&self, keys: &Keys) -> Answer<bool>;
+
+    /// Adds a document to the list of all, or takes it from there.
+    fn enlist(&self, name: &DocumentName, is_there: bool) -> Answer<()>;
+
+    /// Names in the list of all that begin with `prefix` and come after `after`, in the order of their bytes, and so
+    /// many at most.
+    fn names(&self, prefix: &str, after: &str, limit: usize) -> Answer<Vec<String>>;
+
+    /// How large a document is; `None` where there is none, or a deleted one.
+    fn size(&self, keys: &Keys) -> Answer<Option<Size>>;
 
     /// The document at one moment.
     fn read(&self, keys: &Keys) -> Answer<Kept>;

@@ -1,6 +1,9 @@
 //! The commands, in Redis's words.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value, cmd};
@@ -8,7 +11,7 @@ use redis::{Cmd, Pipeline, Value, cmd};
 use super::{
     super::{
         super::Position,
-        store::{Append, Commit, Committed, Entry, Kept, Keys, LEASE, Leases, Meta, slot_tag},
+        store::{Append, Commit, Committed, Entry, Kept, Keys, LEASE, Leases, Meta, Size, slot_tag},
     },
     keeper::random,
     line::{Failure, Line},
@@ -23,6 +26,8 @@ use super::{
 const LARGE_BYTES: usize = 64 * 1024;
 /// The nodes; their leases have the same beginning.
 const NODES: &str = "quire:{nodes}";
+/// The names of all documents.
+const NAMES: &str = "quire:documents";
 /// Counts of a user's connections that nobody changed for so many seconds are of nodes that died.
 const COUNTS_SECONDS: u32 = 30 * 24 * 60 * 60;
 
@@ -43,7 +48,8 @@ impl Commands {
         let bytes = envelope.len() + message.len();
         let log = keys.log();
         let mut call = self.scripts.append.call(&[&log], bytes);
-        call.arg(epoch).arg(envelope).arg(keys.channel());
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        call.arg(epoch).arg(envelope).arg(keys.channel()).arg(time);
         // Where it is the same, Redis need not be sent it twice.
         if message != envelope {
             call.arg(message);
@@ -63,17 +69,73 @@ impl Commands {
         }
     }
 
-    pub(super) async fn begin(&self, keys: &Keys, epoch: u64) -> Result<u64, Failure> {
+    pub(super) async fn begin(&self, keys: &Keys, epoch: u64) -> Result<Option<u64>, Failure> {
         let (meta, log) = (keys.meta(), keys.log());
         let mut call = self.scripts.begin.call(&[&meta, &log], 16);
         call.arg(epoch);
         self.command(&meta).run(&self.scripts.begin, &call).await
     }
 
+    pub(super) async fn delete(
+        &self,
+        keys: &Keys,
+        keep_for: Duration,
+        message: &[u8],
+    ) -> Result<bool, Failure> {
+        let mut call = self.scripts.delete.call(&with_trash(keys), message.len());
+        // No more than Redis can count.
+        let keep_for = u64::try_from(keep_for.as_millis()).unwrap_or(u64::MAX).min(1 << 50);
+        call.arg(keep_for).arg(keys.channel()).arg(message);
+        self.command(&keys.meta()).run(&self.scripts.delete, &call).await
+    }
+
+    pub(super) async fn undelete(&self, keys: &Keys) -> Result<bool, Failure> {
+        let call = self.scripts.undelete.call(&with_trash(keys), 0);
+        self.command(&keys.meta()).run(&self.scripts.undelete, &call).await
+    }
+
+    pub(super) async fn create(&self, keys: &Keys) -> Result<bool, Failure> {
+        let call = self.scripts.create.call(&with_trash(keys), 0);
+        self.command(&keys.meta()).run(&self.scripts.create, &call).await
+    }
+
+    pub(super) async fn enlist(&self, name: &str, is_there: bool) -> Result<(), Failure> {
+        let mut command = match is_there {
+            true => cmd("ZADD"),
+            false => cmd("ZREM"),
+        };
+        command.arg(NAMES).arg(is_there.then_some(0)).arg(name);
+        self.command(NAMES).ask(&command).await
+    }
+
+    pub(super) async fn names(
+        &self,
+        prefix: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<String>, Failure> {
+        // No byte of UTF-8 is as large as the one that ends the range.
+        let begin = match after < prefix {
+            true => [b"[", prefix.as_bytes()].concat(),
+            false => [b"(", after.as_bytes()].concat(),
+        };
+        let end = [b"(", prefix.as_bytes(), &[0xff]].concat();
+        let mut command = cmd("ZRANGEBYLEX");
+        command.arg(NAMES).arg(begin).arg(end).arg("LIMIT").arg(0).arg(limit);
+        self.command(NAMES).ask(&command).await
+    }
+
+    pub(super) async fn size(&self, keys: &Keys) -> Result<Option<Size>, Failure> {
+        let (meta, log) = (keys.meta(), keys.log());
+        let call = self.scripts.size.call(&[&meta, &log], 0);
+        let size: Option<(u64, Option<u64>)> = self.command(&meta).run(&self.scripts.size, &call).await?;
+        Ok(size.map(|(bytes, changed)| Size { bytes, changed }))
+    }
+
     pub(super) async fn read(&self, keys: &Keys) -> Result<Kept, Failure> {
         let mut commands = Pipeline::new();
         commands.atomic();
-        commands.cmd("HMGET").arg(keys.meta()).arg(&["e", "v", "s", "t"]);
+        commands.cmd("HMGET").arg(keys.meta()).arg(&["e", "v", "s", "t", "d"]);
         commands.cmd("XRANGE").arg(keys.log()).arg("-").arg("+");
         commands.cmd("LRANGE").arg(keys.set_aside()).arg(0).arg(-1);
         let (meta, log, set_aside) =
@@ -193,6 +255,11 @@ impl Commands {
     }
 }
 
+/// The keys of a document, and those of what a deleted one has left.
+fn with_trash(keys: &Keys) -> Vec<String> {
+    keys.all().into_iter().chain(keys.trash()).collect()
+}
+
 fn lease_key(node: u64) -> String {
     format!("{NODES}:{node:x}")
 }
@@ -204,7 +271,7 @@ fn user_key(user: &str) -> String {
 
 fn read_meta(value: Value) -> Option<Meta> {
     let Value::Array(fields) = value else { return None };
-    let [epoch, version, snapshot, through] = <[Value; 4]>::try_from(fields).ok()?.map(read_bytes);
+    let [epoch, version, snapshot, through, deleted] = <[Value; 5]>::try_from(fields).ok()?.map(read_bytes);
     let number = |text: Option<Bytes>| match text {
         Some(text) => std::str::from_utf8(&text).ok()?.parse().ok(),
         None => Some(0),
@@ -214,5 +281,6 @@ fn read_meta(value: Value) -> Option<Meta> {
         version: number(version)?,
         through: through.map_or(Some(Position::default()), |text| read_position(&text))?,
         snapshot: String::from_utf8(snapshot.unwrap_or_default().into()).ok()?,
+        deleted: deleted.is_some(),
     })
 }

@@ -1,32 +1,105 @@
 //! What Redis does for us in one step, in its own language. Numbers in Lua are doubles: epochs stay below 2^53 and
 //! are written with `%.0f`, because `..` writes large ones with an exponent.
 
-use redis::{Cmd, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind, cmd};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind, ToRedisArgs, cmd};
 
 use super::wire::Wire;
 
-/// Key: the log. Arguments: the epoch, the envelope, the channel, and the message where it is not the envelope. The
-/// channel is no key, because a cluster that moves the slot answers nothing while some keys are not there.
+/// Key: the log. Arguments: the epoch, the envelope, the channel, the time, and the message where it is not the
+/// envelope. The channel is no key, because a cluster that moves the slot answers nothing while some keys are not
+/// there; and the time stands in the log, because the meta hash would be another key.
 const APPEND: &str = "
-local id = redis.call('XADD', KEYS[1], 'NOMKSTREAM', ARGV[1] .. '-*', 'u', ARGV[2])
+local id = redis.call('XADD', KEYS[1], 'NOMKSTREAM', ARGV[1] .. '-*', 'u', ARGV[2], 't', ARGV[4])
 if not id then return false end
-redis.call('PUBLISH', ARGV[3], id .. '|' .. (ARGV[4] or ARGV[2]))
+redis.call('PUBLISH', ARGV[3], id .. '|' .. (ARGV[5] or ARGV[2]))
 return { id, redis.call('XLEN', KEYS[1]) }";
 
-/// Keys: the meta hash, the log. Argument: the epoch. The log's own epoch counts too, where the hash was lost.
+/// The epoch of a document, which its log knows too, where the hash was lost; 0 where it has never been.
+const EPOCH_OF: &str = "
+local function epoch_of(meta, log)
+  local e = tonumber(redis.call('HGET', meta, 'e') or 0)
+  if redis.call('EXISTS', log) == 1 then
+    local info = redis.call('XINFO', 'STREAM', log)
+    for i = 1, #info, 2 do
+      if info[i] == 'last-generated-id' then e = math.max(e, tonumber(string.match(info[i + 1], '^%d+'))) end
+    end
+  end
+  return e
+end";
+
+/// Keys: the meta hash, the log. Argument: the epoch. A deleted document begins nothing.
 const BEGIN: &str = "
-local e = math.max(tonumber(redis.call('HGET', KEYS[1], 'e') or 0), tonumber(ARGV[1]))
-local there = redis.call('EXISTS', KEYS[2]) == 1
-if there then
-  local info = redis.call('XINFO', 'STREAM', KEYS[2])
-  for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then e = math.max(e, tonumber(string.match(info[i + 1], '^%d+'))) end
+if redis.call('HEXISTS', KEYS[1], 'd') == 1 then return false end
+local e = string.format('%.0f', math.max(epoch_of(KEYS[1], KEYS[2]), tonumber(ARGV[1])))
+redis.call('HSET', KEYS[1], 'e', e)
+if redis.call('EXISTS', KEYS[2]) == 0 then redis.call('XADD', KEYS[2], e .. '-*', 'i', '1') end
+return e";
+
+/// Lets all go that a deleted document has left; its keys begin with the sixth one.
+const EMPTY_TRASH: &str = "
+local function empty_trash()
+  local s = redis.call('HGET', KEYS[6], 's')
+  if s and s ~= '' then redis.call('UNLINK', s) end
+  for i = 6, 10 do redis.call('UNLINK', KEYS[i]) end
+end";
+
+/// Keys: those of the document, and those of what a deleted one has left. Arguments: for how many milliseconds that is
+/// kept, the channel, the message. The low 20 bits of an epoch count how often a log was lost. Where the name is one of
+/// a deleted document, only what it has left can go.
+const DELETE: &str = "
+local keep = tonumber(ARGV[1])
+if redis.call('HEXISTS', KEYS[1], 'd') == 0 then
+  local e = epoch_of(KEYS[1], KEYS[2])
+  if e == 0 then return 0 end
+  empty_trash()
+  local s = redis.call('HGET', KEYS[1], 's')
+  if s and s ~= '' then redis.call('PEXPIRE', s, math.max(keep, 1)) end
+  for i = 1, 5 do
+    if redis.call('EXISTS', KEYS[i]) == 1 then
+      redis.call('RENAME', KEYS[i], KEYS[i + 5])
+      redis.call('PEXPIRE', KEYS[i + 5], math.max(keep, 1))
+    end
+  end
+  e = string.format('%.0f', (math.floor(e / 1048576) + 1) * 1048576)
+  redis.call('HSET', KEYS[1], 'e', e, 'd', '1')
+  redis.call('PUBLISH', ARGV[2], ARGV[3])
+end
+if keep == 0 then empty_trash() end
+return 1";
+
+/// Keys: as for a deletion. The epoch is the one of before: who has missed all that goes on.
+const UNDELETE: &str = "
+if redis.call('HEXISTS', KEYS[1], 'd') == 0 then return 0 end
+if redis.call('EXISTS', KEYS[6], KEYS[7]) == 0 then return 0 end
+for i = 1, 5 do
+  redis.call('UNLINK', KEYS[i])
+  if redis.call('EXISTS', KEYS[i + 5]) == 1 then
+    redis.call('RENAME', KEYS[i + 5], KEYS[i])
+    redis.call('PERSIST', KEYS[i])
   end
 end
-e = string.format('%.0f', e)
-redis.call('HSET', KEYS[1], 'e', e)
-if not there then redis.call('XADD', KEYS[2], e .. '-*', 'i', '1') end
-return e";
+local s = redis.call('HGET', KEYS[1], 's')
+if s and s ~= '' then redis.call('PERSIST', s) end
+return 1";
+
+/// Keys: as for a deletion.
+const CREATE: &str = "
+if redis.call('HDEL', KEYS[1], 'd') == 0 then return 0 end
+empty_trash()
+for i = 2, 5 do redis.call('UNLINK', KEYS[i]) end
+redis.call('XADD', KEYS[2], redis.call('HGET', KEYS[1], 'e') .. '-*', 'i', '1')
+return 1";
+
+/// Keys: the meta hash, the log. Answers with nothing where there is no document: a log begins with an entry that
+/// is none. Otherwise with the bytes of all, and the time of the last entry.
+const SIZE: &str = "
+local m = redis.call('HMGET', KEYS[1], 'd', 's')
+local s = m[2] or ''
+if m[1] or (s == '' and redis.call('XLEN', KEYS[2]) < 2) then return false end
+local bytes = redis.call('MEMORY', 'USAGE', KEYS[2]) or 0
+if s ~= '' then bytes = bytes + (redis.call('MEMORY', 'USAGE', s, 'SAMPLES', 0) or 0) end
+local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+return { bytes, last and last[2][4] or false }";
 
 /// Keys: the meta hash, the log, the uploaded list. Arguments: the epoch, the version that is replaced, the new
 /// one, the position through which the snapshot goes, the first that is kept, how many elements the list has, and
@@ -94,6 +167,10 @@ pub(super) struct Scripts {
     pub(super) publish: &'static str,
     pub(super) append: Script,
     pub(super) begin: Script,
+    pub(super) delete: Script,
+    pub(super) undelete: Script,
+    pub(super) create: Script,
+    pub(super) size: Script,
     pub(super) commit: Script,
     pub(super) lease: Script,
     pub(super) admit: Script,
@@ -103,11 +180,16 @@ pub(super) struct Scripts {
 impl Scripts {
     /// Those of a cluster publish to its sharded channels.
     pub(super) fn new(in_cluster: bool) -> Self {
-        let append = if in_cluster { APPEND.replace("'PUBLISH'", "'SPUBLISH'") } else { APPEND.to_owned() };
+        let publish = if in_cluster { "SPUBLISH" } else { "PUBLISH" };
+        let publishing = |code: &str| code.replace("'PUBLISH'", &format!("'{publish}'"));
         Self {
-            publish: if in_cluster { "SPUBLISH" } else { "PUBLISH" },
-            append: Script::new(append),
-            begin: Script::new(BEGIN),
+            publish,
+            append: Script::new(publishing(APPEND)),
+            begin: Script::new([EPOCH_OF, BEGIN].concat()),
+            delete: Script::new([EPOCH_OF, EMPTY_TRASH, &publishing(DELETE)].concat()),
+            undelete: Script::new(UNDELETE),
+            create: Script::new([EMPTY_TRASH, CREATE].concat()),
+            size: Script::new(SIZE),
             commit: Script::new(COMMIT),
             lease: Script::new(LEASE),
             admit: Script::new(ADMIT),
@@ -115,8 +197,19 @@ impl Scripts {
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 6] {
-        [&self.append, &self.begin, &self.commit, &self.lease, &self.admit, &self.dismiss]
+    pub(super) fn all(&self) -> [&Script; 10] {
+        [
+            &self.append,
+            &self.begin,
+            &self.delete,
+            &self.undelete,
+            &self.create,
+            &self.size,
+            &self.commit,
+            &self.lease,
+            &self.admit,
+            &self.dismiss,
+        ]
     }
 }
 
@@ -133,8 +226,8 @@ impl Script {
     }
 
     /// A call with these keys; the arguments are added to it. `size` is how many bytes they have, about.
-    pub(super) fn call(&self, keys: &[&str], size: usize) -> Cmd {
-        let size = keys.iter().map(|key| key.len()).sum::<usize>() + size + 128;
+    pub(super) fn call(&self, keys: &[impl AsRef<str> + ToRedisArgs], size: usize) -> Cmd {
+        let size = keys.iter().map(|key| key.as_ref().len()).sum::<usize>() + size + 128;
         let mut call = Cmd::with_capacity(keys.len() + 12, size);
         call.arg("EVALSHA").arg(&self.hash).arg(keys.len()).arg(keys);
         call

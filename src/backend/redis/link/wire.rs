@@ -132,7 +132,9 @@ fn read_entry(value: Value) -> Option<Entry> {
     let Value::Array(parts) = value else { return None };
     let [id, Value::Array(fields)] = <[Value; 2]>::try_from(parts).ok()? else { return None };
     let position = read_position(&read_bytes(id)?)?;
-    let [name, content] = <[Value; 2]>::try_from(fields).ok()?;
+    // Behind the first field there may be the time.
+    let mut fields = fields.into_iter();
+    let (name, content) = (fields.next()?, fields.next()?);
     let envelope = match &*read_bytes(name)? {
         b"u" => Some(read_bytes(content)?),
         _ => None,
