@@ -32,7 +32,7 @@ use self::{
     relay::Relay,
 };
 pub use self::{
-    handle::{DocumentHandle, Gone, ReadError, WriteError},
+    handle::{Described, DocumentHandle, Edit, Gone, ReadError, WriteError},
     member::{TellSaved, Terms},
 };
 use crate::{
@@ -335,8 +335,10 @@ impl Actor {
                 Mail::CatchUp { session } => self.catch_up(session, batch)?,
                 Mail::Leave { session } => self.leave(session),
                 Mail::Read(look) => contained(|| look(Ok(&self.document)))?,
-                Mail::Write { update, makes, answer, .. } => self.write(update, makes, answer, batch)?,
+                Mail::Write { edit, makes, answer, .. } => self.write(edit, makes, answer, batch)?,
                 Mail::Exists { make, answer } => self.exists(make, answer, batch),
+                Mail::Tell(text) => self.tell_stateless(NOBODY, text),
+                Mail::Describe { answer } => drop(answer.send(Ok(self.describe()))),
                 Mail::EndSessions { user, answer } => {
                     self.tell_nodes([Relayed::EndSessions { user: user.clone() }]);
                     // An error: nobody waits for the answer any more.
@@ -347,6 +349,15 @@ impl Actor {
             }
         }
         self.offer_again(batch)
+    }
+
+    fn describe(&self) -> Described {
+        Described {
+            exists: self.saver.exists(),
+            sessions: self.members.values().map(|member| member.terms.clone()).collect(),
+            presence: self.presence.everybody(),
+            log: self.saver.log(),
+        }
     }
 
     /// Notes what a session's message took, and lets the session rest where that is too much.

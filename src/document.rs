@@ -366,6 +366,16 @@ impl Document {
         Ok((self.diff(&StateVector::default())?, self.fingerprint()?))
     }
 
+    /// How much was ever inserted, and how much of that was deleted.
+    pub fn inserted_and_deleted(&self) -> Result<(u64, u64), UpdateError> {
+        let inserted = self.state_vector().iter().map(|(_, clock)| u64::from(clock)).sum();
+        contained(|| {
+            let deletions = self.doc.transact().snapshot().delete_set;
+            let ranges = deletions.iter().flat_map(|(_, ranges)| ranges.iter());
+            (inserted, ranges.map(|range| u64::from(range.end - range.start)).sum())
+        })
+    }
+
     /// A number that is equal for equal documents: of the sorted state vector and the deletions.
     pub fn fingerprint(&self) -> Result<u128, UpdateError> {
         contained(|| {

@@ -1,9 +1,12 @@
 //! The router: every route of the server on one screen.
 
 mod address;
+mod api;
 pub(crate) mod admission;
 mod asking;
 mod authorize;
+mod body;
+mod copies;
 #[cfg(feature = "demo")]
 mod demo;
 mod documents;
@@ -14,13 +17,15 @@ pub(crate) mod listener;
 mod raw;
 mod sessions;
 mod socket;
+mod stats;
+mod updates;
 mod y_sweet;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router, middleware,
-    routing::{delete, get},
+    routing::get,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::timeout::RequestBodyTimeoutLayer;
@@ -61,16 +66,16 @@ pub(crate) struct Shared {
 }
 
 pub(crate) fn router(shared: Shared) -> Router {
+    let (api, description) = api::routes(&shared.limits).split_for_parts();
     let routes = Router::new()
         .route("/ws/{*name}", get(socket::y_websocket))
         .route("/hocuspocus", get(socket::hocuspocus))
         .route("/hocuspocus/{*hint}", get(socket::hocuspocus))
         .route("/d/{name}/ws/{again}", get(socket::y_sweet))
-        .route("/api/documents/{name}", get(documents::export))
-        .route("/api/documents/{name}/raw", get(raw::fetch))
-        .route("/api/documents/{name}/sessions", delete(sessions::end))
+        .merge(api)
         .merge(y_sweet::routes(&shared.limits))
         .layer(authorize::cors(&shared.origins))
+        .merge(api::pages(&description))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics));

@@ -176,6 +176,11 @@ impl Saver {
         self.log.through
     }
 
+    /// How much the log holds, as far as this node knows.
+    pub fn log(&self) -> LogSize {
+        self.log
+    }
+
     fn waits(&self) -> bool {
         self.dropped || self.lost || !self.waiting.is_empty()
     }

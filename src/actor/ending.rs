@@ -124,10 +124,12 @@ fn refuse_mail(mail: Mail, reason: &End) {
         // An error: nobody waits for the answer any more.
         Mail::Write { answer, .. } => drop(answer.send(Err(reason.clone()))),
         Mail::Exists { answer, .. } => drop(answer.send(Err(reason.clone()))),
+        Mail::Describe { answer } => drop(answer.send(Err(reason.clone()))),
         Mail::Receive { .. }
         | Mail::ChangeTerms { .. }
         | Mail::CatchUp { .. }
         | Mail::Leave { .. }
+        | Mail::Tell(_)
         | Mail::EndSessions { .. }
         | Mail::Rest
         | Mail::Stop => {}

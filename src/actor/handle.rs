@@ -6,7 +6,14 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::member::{MemberOutbox, Terms};
-use crate::{document::Document, end::End, outbox::Outbox, presence::SessionId, protocol::Message};
+use crate::{
+    document::{Document, UpdateError},
+    end::End,
+    outbox::Outbox,
+    presence::{SessionId, State},
+    protocol::Message,
+    saver::LogSize,
+};
 
 /// Messages that may wait for a document; more make their senders wait.
 const MAILBOX_MESSAGES: usize = 1_024;
@@ -39,9 +46,11 @@ pub(super) enum Mail {
         session: SessionId,
     },
     Read(Look),
-    /// Takes in an update from no session, and answers when it is saved.
+    /// Takes in an edit from no session, and answers when it is saved.
     Write {
-        update: Bytes,
+        edit: Edit,
+        /// Whether making its update may take long.
+        is_large: bool,
         /// Whether it is to make the document, so that there must be none.
         makes: bool,
         answer: Answering<Result<(), WriteError>>,
@@ -51,6 +60,12 @@ pub(super) enum Mail {
     Exists {
         make: bool,
         answer: Answering<bool>,
+    },
+    /// Tells everybody a text of an application.
+    Tell(Bytes),
+    /// Answers what there is beside the document itself.
+    Describe {
+        answer: Answering<Described>,
     },
     /// Ends the sessions of this user, or of everybody, and answers how many they were.
     EndSessions {
@@ -66,13 +81,15 @@ impl Mail {
     pub(super) fn is_large(&self) -> bool {
         match self {
             Self::Receive { message, .. } => message.size() > LARGE_BYTES,
-            Self::Write { update, .. } => update.len() > LARGE_BYTES,
+            Self::Write { is_large, .. } => *is_large,
             Self::Read(_) => true,
             Self::Join { .. }
             | Self::ChangeTerms { .. }
             | Self::CatchUp { .. }
             | Self::Leave { .. }
             | Self::Exists { .. }
+            | Self::Tell(_)
+            | Self::Describe { .. }
             | Self::EndSessions { .. }
             | Self::Rest
             | Self::Stop => false,
@@ -85,6 +102,22 @@ pub(super) type Answering<T> = oneshot::Sender<Result<T, End>>;
 
 /// A look at the document, or the reason why it cannot be read.
 type Look = Box<dyn FnOnce(Result<&Document, &End>) + Send>;
+
+/// An open document, beside its content.
+#[derive(Debug, Clone)]
+pub struct Described {
+    /// Whether there is such a document, if only an empty one that was made.
+    pub exists: bool,
+    /// What the sessions of this node may do, and whose they are.
+    pub sessions: Vec<Terms>,
+    /// Who is here, on all nodes.
+    pub presence: Vec<State>,
+    /// What the store has of it.
+    pub log: LogSize,
+}
+
+/// Makes an update of the document as it is at that moment; none, where there is nothing to change.
+pub type Edit = Box<dyn FnOnce(&Document) -> Result<Result<Option<Bytes>, WriteError>, UpdateError> + Send>;
 
 /// The way to an open document; the document stays open while somebody besides the hub holds one.
 #[derive(Debug, Clone)]
@@ -132,6 +165,12 @@ pub enum WriteError {
     /// It is to make the document, and there is one.
     #[error("the document is there already")]
     Exists,
+    /// It was made for the document as it was before.
+    #[error("the document has changed since it had the ETag of If-Match: read it again")]
+    Changed,
+    /// What is to be changed is not as the edit says.
+    #[error("{0}")]
+    Unfit(String),
     /// It builds on edits that are not here.
     #[error("the update builds on edits that the document does not have: send those first, or with it")]
     Lacks,
@@ -192,18 +231,30 @@ impl DocumentHandle {
 
     /// Gives the document an update from no session; answers when it is saved, or why it is not taken.
     pub async fn write(&self, update: Bytes) -> Result<Result<(), WriteError>, ReadError> {
-        self.send_update(update, false).await
+        self.send_edit(update.len(), false, Box::new(|_| Ok(Ok(Some(update))))).await
     }
 
     /// Makes the document with this content where there is none; answers like [`Self::write`].
     pub async fn make_with(&self, update: Bytes) -> Result<Result<(), WriteError>, ReadError> {
-        self.send_update(update, true).await
+        self.send_edit(update.len(), true, Box::new(|_| Ok(Ok(Some(update))))).await
     }
 
-    async fn send_update(&self, update: Bytes, makes: bool) -> Result<Result<(), WriteError>, ReadError> {
-        let bytes = update.len().min(MAILBOX_BYTES) as u32;
-        let space = self.0.space.clone().acquire_many_owned(bytes).await.map_err(|_| Gone)?;
-        self.ask(|answer| Mail::Write { update, makes, answer, _space: space }).await
+    /// Edits the document: nothing comes between the look at it and the update that is made of what was seen. `bytes`
+    /// says how much the edit holds while it waits; answers like [`Self::write`].
+    pub async fn edit(&self, bytes: usize, edit: Edit) -> Result<Result<(), WriteError>, ReadError> {
+        self.send_edit(bytes, false, edit).await
+    }
+
+    async fn send_edit(
+        &self,
+        bytes: usize,
+        makes: bool,
+        edit: Edit,
+    ) -> Result<Result<(), WriteError>, ReadError> {
+        let space = bytes.min(MAILBOX_BYTES) as u32;
+        let space = self.0.space.clone().acquire_many_owned(space).await.map_err(|_| Gone)?;
+        let is_large = bytes > LARGE_BYTES;
+        self.ask(|answer| Mail::Write { edit, is_large, makes, answer, _space: space }).await
     }
 
     /// Whether there is such a document, if only an empty one that was made.
@@ -214,6 +265,16 @@ impl DocumentHandle {
     /// Makes the document where there is none; answers whether there was one, when it is saved.
     pub async fn make(&self) -> Result<bool, ReadError> {
         self.ask(|answer| Mail::Exists { make: true, answer }).await
+    }
+
+    /// What there is beside the document itself.
+    pub async fn describe(&self) -> Result<Described, ReadError> {
+        self.ask(|answer| Mail::Describe { answer }).await
+    }
+
+    /// Tells everybody in the document a text of an application, on all nodes. It may get lost.
+    pub async fn tell(&self, text: Bytes) -> Result<(), Gone> {
+        self.send(Mail::Tell(text)).await
     }
 
     async fn ask<T>(&self, question: impl FnOnce(Answering<T>) -> Mail) -> Result<T, ReadError> {

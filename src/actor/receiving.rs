@@ -10,11 +10,11 @@ use super::{
     Actor, MEASURE_SHARE, NOBODY, WriteError,
     batch::{Batch, edits, presence, question, read_only_notice},
     beside_others,
-    handle::Answering,
+    handle::{Answering, Edit},
     member::TellSaved,
 };
 use crate::{
-    document::{News, Received, UpdateError},
+    document::{News, Received, UpdateError, contained},
     end::End,
     presence::SessionId,
     protocol::Message,
@@ -158,34 +158,13 @@ impl Actor {
     /// Takes in an update from no session, all of it or nothing. Where it makes the document, there must be none.
     pub(super) fn write(
         &mut self,
-        update: Bytes,
+        edit: Edit,
         makes: bool,
         answer: Answering<Result<(), WriteError>>,
         batch: &mut Batch,
     ) -> Result<(), UpdateError> {
-        let (bytes, limit) = (update.len(), self.limits.update_bytes);
-        let written = if bytes > limit {
-            Err(WriteError::TooLarge { bytes, limit })
-        } else if makes && self.saver.exists() {
-            Err(WriteError::Exists)
-        } else {
-            match self.document.lacks_for(&update) {
-                Ok(true) => Err(WriteError::Lacks),
-                Ok(false) => match self.take_update(update.clone()) {
-                    Ok(received) => Ok(received.news),
-                    Err(UpdateError::Refused(rule)) => Err(WriteError::Refused(rule.to_string())),
-                    Err(UpdateError::Full) => Err(WriteError::Full(self.limits.document_bytes)),
-                    Err(broken) => {
-                        self.suspect = Some(update);
-                        return Err(broken);
-                    }
-                },
-                Err(UpdateError::Refused(rule)) => Err(WriteError::Refused(rule.to_string())),
-                Err(broken) => return Err(broken),
-            }
-        };
         // An error, here and below: nobody waits for the answer any more.
-        match written {
+        match self.take_edit(edit, makes)? {
             Ok(news) => {
                 match news {
                     Some(news) => {
@@ -200,6 +179,40 @@ impl Actor {
             Err(error) => drop(answer.send(Ok(Err(error)))),
         }
         Ok(())
+    }
+
+    /// Makes the update of an edit, and takes it in.
+    fn take_edit(
+        &mut self,
+        edit: Edit,
+        makes: bool,
+    ) -> Result<Result<Option<News>, WriteError>, UpdateError> {
+        if makes && self.saver.exists() {
+            return Ok(Err(WriteError::Exists));
+        }
+        let update = match contained(|| edit(&self.document))?? {
+            Ok(Some(update)) => update,
+            Ok(None) => return Ok(Ok(None)),
+            Err(error) => return Ok(Err(error)),
+        };
+        let (bytes, limit) = (update.len(), self.limits.update_bytes);
+        if bytes > limit {
+            return Ok(Err(WriteError::TooLarge { bytes, limit }));
+        }
+        Ok(match self.document.lacks_for(&update) {
+            Ok(true) => Err(WriteError::Lacks),
+            Ok(false) => match self.take_update(update.clone()) {
+                Ok(received) => Ok(received.news),
+                Err(UpdateError::Refused(rule)) => Err(WriteError::Refused(rule.to_string())),
+                Err(UpdateError::Full) => Err(WriteError::Full(self.limits.document_bytes)),
+                Err(broken) => {
+                    self.suspect = Some(update);
+                    return Err(broken);
+                }
+            },
+            Err(UpdateError::Refused(rule)) => Err(WriteError::Refused(rule.to_string())),
+            Err(broken) => return Err(broken),
+        })
     }
 
     /// Answers whether the document exists; with `make`, it does from now on.

@@ -1,13 +1,17 @@
 //! The document that a request is about: its name in the path, and what it answers.
 
+use std::time::Duration;
+
 use axum::{
     extract::{FromRequestParts, Path},
     http::{StatusCode, request::Parts},
 };
 
+use tokio::time::timeout;
+
 use super::{Shared, error::Problem};
 use crate::{
-    actor::{DocumentHandle, ReadError},
+    actor::{DocumentHandle, ReadError, WriteError},
     end::End,
     hub::Unopened,
     name::DocumentName,
@@ -15,6 +19,9 @@ use crate::{
 
 /// How often a document is asked that is being closed at that moment.
 const TRIES: usize = 5;
+
+/// How long a change may take to be saved.
+const SAVED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The name in a request's path, one segment of it.
 pub(crate) struct Named(pub DocumentName);
@@ -56,6 +63,43 @@ where
         }
     }
     Err(Problem::unavailable("the document is being opened anew; try again"))
+}
+
+/// What sending a request again does, where it is not known whether it was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// The same as sending it once.
+    Harmless,
+    /// It is done again.
+    Again,
+}
+
+/// Changes a document, and answers when that is saved: within the time that somebody waits for an answer.
+pub(crate) async fn save<Asked>(
+    shared: &Shared,
+    name: &DocumentName,
+    repeat: Repeat,
+    change: impl Fn(DocumentHandle) -> Asked,
+) -> Result<(), Problem>
+where
+    Asked: Future<Output = Result<Result<(), WriteError>, ReadError>>,
+{
+    Ok(within_time(repeat, ask(shared, name, change)).await??)
+}
+
+/// What a change answers when it is saved, or that it was not saved in time.
+pub(crate) async fn within_time<T>(
+    repeat: Repeat,
+    change: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    let next = match repeat {
+        Repeat::Harmless => "sending it again does no harm",
+        Repeat::Again => "it may be saved yet: look at the document before you send it again",
+    };
+    timeout(SAVED_WITHIN, change).await.unwrap_or_else(|_| {
+        let seconds = SAVED_WITHIN.as_secs();
+        Err(Problem::unavailable(format!("the change was not saved within {seconds} seconds; {next}")))
+    })
 }
 
 /// There is no such document.

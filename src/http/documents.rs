@@ -13,7 +13,7 @@ use super::{
     Shared,
     asking::{Named, ask, not_there},
     authorize::Caller,
-    error::Problem,
+    error::{Body, Problem, Refusals},
 };
 use crate::{
     actor::DocumentHandle,
@@ -26,12 +26,36 @@ use crate::{
 
 /// What a look at a document found.
 enum Found {
-    Nothing,
     Unchanged { etag: String },
     Content { etag: String, content: Vec<u8> },
 }
 
-/// `GET /api/documents/{name}`: the document in the format that `?format=` or the `Accept` header names.
+/// Exports a document
+///
+/// In the format that `format` or the `Accept` header names; as a Yjs update where neither does.
+#[utoipa::path(
+    method(get, head), path = "/api/documents/{name}", operation_id = "export", tag = "documents",
+    params(
+        ("name" = String, Path, description = "The document's name."),
+        ("format" = Option<FormatName>, Query, description = "The format."),
+        ("root" = Option<Vec<String>>, Query, explode = true,
+            description = "What a root type is where its content does not tell: its name, a colon, and `text`, `map`, \
+                `array` or `xml`.", example = json!(["content:text"])),
+        ("Accept" = Option<String>, Header, description = "Which formats are wanted, where `format` is not given."),
+        ("If-None-Match" = Option<String>, Header, description = "The ETag of an export that is at hand."),
+    ),
+    responses(
+        (status = 200, description = "The document.", headers(("ETag" = String)),
+            content(
+                (Vec<u8> = "application/octet-stream"), (serde_json::Value = "application/json"),
+                (String = "text/plain"), (String = "application/xml"), (String = "text/html"),
+                (String = "text/markdown"),
+            )),
+        (status = 304, description = "It is what is at hand."),
+        (status = 406, description = "There is no such format.", body = Body, content_type = "application/problem+json"),
+        Refusals,
+    ),
+)]
 pub(crate) async fn export(
     State(shared): State<Shared>,
     Caller(access): Caller,
@@ -51,9 +75,14 @@ pub(crate) async fn export(
     let look = move |document: &Document| look(document, format, &roots, known.as_deref());
     let read = |document: DocumentHandle| {
         let look = look.clone();
-        async move { document.read(look).await }
+        async move {
+            let exists = document.exists().await?;
+            let found = document.read(look).await?;
+            Ok(exists.then_some(found))
+        }
     };
-    let found = ask(&shared, &name, read).await?.map_err(|error| match error {
+    let found = ask(&shared, &name, read).await?.ok_or_else(|| not_there(&name))?;
+    let found = found.map_err(|error| match error {
         ExportError::WrongKind { .. } => Problem::bad_request(error),
         ExportError::Engine(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error),
     })?;
@@ -63,9 +92,6 @@ pub(crate) async fn export(
     let guarding =
         [(header::CONTENT_SECURITY_POLICY, "sandbox"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
     Ok(match found {
-        Found::Nothing => {
-            return Err(not_there(&name));
-        }
         Found::Unchanged { etag } => {
             (StatusCode::NOT_MODIFIED, caching, [(header::ETAG, etag)]).into_response()
         }
@@ -82,16 +108,27 @@ fn look(
     roots: &BTreeMap<String, RootKind>,
     known: Option<&str>,
 ) -> Result<Found, ExportError> {
-    if document.is_empty() {
-        return Ok(Found::Nothing);
-    }
-    let version = format!("{:032x} {format:?} {roots:?}", document.fingerprint()?);
-    let etag = format!("\"{:032x}\"", xxh3_128(version.as_bytes()));
+    let etag = etag(document, format, roots)?;
     if known.is_some_and(|known| known == "*" || known.split(',').any(|known| same_tag(known, &etag))) {
         return Ok(Found::Unchanged { etag });
     }
     let content = export_document(document, format, roots)?;
     Ok(Found::Content { etag, content })
+}
+
+/// The tag of a document that is exported so.
+fn etag(
+    document: &Document,
+    format: Format,
+    roots: &BTreeMap<String, RootKind>,
+) -> Result<String, UpdateError> {
+    let version = format!("{:032x} {format:?} {roots:?}", document.fingerprint()?);
+    Ok(format!("\"{:032x}\"", xxh3_128(version.as_bytes())))
+}
+
+/// The tag of a document as an update.
+pub(super) fn update_etag(document: &Document) -> Result<String, UpdateError> {
+    etag(document, Format::Update, &BTreeMap::new())
 }
 
 /// Whether a tag of `If-None-Match` is this one, compared weakly (RFC 9110, section 13.1.2): somebody in between

@@ -1,0 +1,95 @@
+//! `/api/documents/{name}/updates`: updates from applications that have a Yjs library.
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+};
+
+use super::{
+    Shared,
+    asking::{Named, Repeat, save},
+    authorize::Caller,
+    body::{Content, require_type},
+    documents::update_etag,
+    error::{Problem, Refusals},
+};
+use crate::{
+    actor::{DocumentHandle, Edit, WriteError},
+    document::Document,
+    level::Level,
+};
+
+/// Gives a document a Yjs update
+///
+/// The update is of version 1, as `Y.encodeStateAsUpdate` makes it. It is taken in as a whole or not at all, and
+/// answered when it is saved; everybody in the document sees it. A document that is not there is made. What is known
+/// already changes nothing, so sending an update again does no harm.
+#[utoipa::path(
+    post, path = "/api/documents/{name}/updates", tag = "documents",
+    params(
+        ("name" = String, Path, description = "The document's name."),
+        ("If-Match" = Option<String>, Header, description = "The ETag that `?format=update` had: then the update is \
+            taken only if the document did not change since. `*`: only if there is something in it."),
+    ),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses(
+        (status = 204, description = "It is saved."),
+        (status = 409, description = "It builds on edits that the document does not have.",
+            body = super::error::Body, content_type = "application/problem+json"),
+        (status = 412, description = "The document has changed since.",
+            body = super::error::Body, content_type = "application/problem+json"),
+        (status = 413, description = "It is too large, or the document is full.",
+            body = super::error::Body, content_type = "application/problem+json"),
+        (status = 415, description = "It is something else, or an update of version 2.",
+            body = super::error::Body, content_type = "application/problem+json"),
+        Refusals,
+    ),
+)]
+pub(crate) async fn send(
+    State(shared): State<Shared>,
+    Caller(access): Caller,
+    Named(name): Named,
+    headers: HeaderMap,
+    Content(update): Content,
+) -> Result<StatusCode, Problem> {
+    access.require(&name, Level::Write)?;
+    if headers.contains_key(header::CONTENT_TYPE) {
+        require_type(&headers, "application/octet-stream")?;
+    }
+    let expected = match headers.get(header::IF_MATCH) {
+        Some(value) => Some(value.to_str().map_err(|_| Problem::bad_request("If-Match is no text"))?.to_owned()),
+        None => None,
+    };
+    let send = |document: DocumentHandle| {
+        let (update, expected) = (update.clone(), expected.clone());
+        async move {
+            let Some(expected) = expected else { return document.write(update).await };
+            let bytes = update.len();
+            let edit: Edit = Box::new(move |document| {
+                Ok(if matches(&expected, document)? { Ok(Some(update)) } else { Err(WriteError::Changed) })
+            });
+            document.edit(bytes, edit).await
+        }
+    };
+    match save(&shared, &name, Repeat::Harmless, send).await {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        // An update of version 1 that begins so has deletions only, and hardly anything can be wrong with them.
+        Err(problem) if problem.status() == StatusCode::BAD_REQUEST && update.first() == Some(&0) => {
+            Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "this seems to be an update of version 2: send one of version 1, from Y.encodeStateAsUpdate or \
+                 Y.convertUpdateFormatV2ToV1",
+            ))
+        }
+        Err(problem) => Err(problem),
+    }
+}
+
+/// Whether one of these tags is the document's (RFC 9110, section 13.1.1).
+fn matches(expected: &str, document: &Document) -> Result<bool, crate::document::UpdateError> {
+    if expected.trim() == "*" {
+        return Ok(!document.is_empty());
+    }
+    let etag = update_etag(document)?;
+    Ok(expected.split(',').any(|expected| expected.trim() == etag))
+}
