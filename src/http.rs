@@ -10,17 +10,20 @@ mod documents;
 mod entrance;
 mod error;
 mod health;
+mod lifecycle;
 pub(crate) mod listener;
+mod listing;
 mod raw;
 mod sessions;
 mod socket;
+mod writing;
 mod y_sweet;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router, middleware,
-    routing::{delete, get},
+    routing::{delete, get, post},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -44,6 +47,8 @@ pub(crate) struct Shared {
     pub limits: Arc<Limits>,
     /// Whose tokens are believed; none where everybody may do everything.
     pub tokens: Option<Arc<Tokens>>,
+    /// How long a deleted document can be taken back.
+    pub keep_deleted: Duration,
     /// From which pages browsers may connect.
     pub origins: Arc<Origins>,
     /// Who is let in.
@@ -62,7 +67,9 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/hocuspocus", get(socket::hocuspocus))
         .route("/hocuspocus/{*hint}", get(socket::hocuspocus))
         .route("/d/{name}/ws/{again}", get(socket::y_sweet))
-        .route("/api/documents/{name}", get(documents::export))
+        .route("/api/documents", get(listing::list))
+        .route("/api/documents/{name}", get(documents::export).merge(lifecycle::routes(&shared.limits)))
+        .route("/api/documents/{name}/restore", post(lifecycle::restore))
         .route("/api/documents/{name}/raw", get(raw::fetch))
         .route("/api/documents/{name}/sessions", delete(sessions::end))
         .merge(y_sweet::routes(&shared.limits))

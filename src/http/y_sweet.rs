@@ -24,10 +24,11 @@ use super::{
     asking::{ask, not_there},
     authorize::Caller,
     error::Problem,
+    writing,
 };
 use crate::{
     access::{Claims, Rule, own},
-    actor::{DocumentHandle, WriteError},
+    actor::DocumentHandle,
     config::Limits,
     document::Document,
     level::Level,
@@ -200,25 +201,12 @@ async fn update(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(), Problem> {
     access.require(&name, Level::Write)?;
-    let limit = shared.limits.update_bytes;
-    let update = body.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            Problem::new(error.status(), format!("the update is larger than {limit} bytes (--max-update)"))
-        }
-        status => Problem::new(status, error.body_text()),
-    })?;
+    let update = writing::taken(body, &shared.limits)?;
     let write = |document: DocumentHandle| {
         let update = update.clone();
         async move { document.write(update).await }
     };
-    ask(&shared, &name, write).await?.map_err(|error| {
-        let status = match error {
-            WriteError::Refused(_) => StatusCode::BAD_REQUEST,
-            WriteError::TooLarge { .. } | WriteError::Full(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            WriteError::Lacks | WriteError::Exists => StatusCode::CONFLICT,
-        };
-        Problem::new(status, error)
-    })
+    ask(&shared, &name, write).await?.map_err(writing::refused)
 }
 
 /// `POST /check_store`: whether documents can be kept.
