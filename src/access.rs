@@ -133,13 +133,23 @@ impl Access {
     pub fn require(&self, document: &DocumentName, needed: Level) -> Result<Level, AccessError> {
         match self.level(document) {
             Some(level) if level >= needed => Ok(level),
-            level => Err(AccessError::Level {
-                user: self.user().unwrap_or_default().to_owned(),
-                document: document.as_str().to_owned(),
-                level,
-                needed,
-            }),
+            level => Err(self.lacks(document.as_str().to_owned(), level, needed)),
         }
+    }
+
+    /// Refuses who may not do so much with all documents whose names begin so.
+    pub fn require_prefix(&self, prefix: &str, needed: Level) -> Result<(), AccessError> {
+        let Some(claims) = &self.0 else { return Ok(()) };
+        let covers = |rule: &&Rule| rule.name.strip_suffix('*').is_some_and(|all| prefix.starts_with(all));
+        let level = claims.documents.iter().filter(covers).map(|rule| rule.level).max();
+        match level {
+            Some(level) if level >= needed => Ok(()),
+            level => Err(self.lacks(format!("{prefix}*"), level, needed)),
+        }
+    }
+
+    fn lacks(&self, document: String, level: Option<Level>, needed: Level) -> AccessError {
+        AccessError::Level { user: self.user().unwrap_or_default().to_owned(), document, level, needed }
     }
 }
 
@@ -183,6 +193,17 @@ mod tests {
         // A star elsewhere is a star.
         assert_eq!((level(&access, "a*b"), level(&access, "axb")), (Some(Level::Admin), None));
         assert_eq!(level(&Access::anonymous(), "anything"), Some(Level::Admin));
+    }
+
+    #[test]
+    fn all_documents_of_a_prefix_need_one_rule_for_all_of_them() {
+        let access = access(&[("team/*", Level::Admin), ("*", Level::Read), ("plan", Level::Admin)]);
+        let may = |prefix: &str| access.require_prefix(prefix, Level::Admin).is_ok();
+        assert!(may("team/") && may("team/a") && !may("team") && !may("") && !may("plan"));
+        assert!(access.require_prefix("", Level::Read).is_ok());
+        let refused = access.require_prefix("te", Level::Admin).unwrap_err().to_string();
+        assert_eq!(refused, "the token of \"alice\" allows only Read on \"te*\", and Admin is needed");
+        assert!(Access::anonymous().require_prefix("", Level::Admin).is_ok());
     }
 
     #[test]

@@ -39,6 +39,9 @@ pub struct Config {
     /// How long a document stays in memory after its last session
     #[arg(long, env = "QUIRE_IDLE", value_name = "SECONDS", default_value = "30", value_parser = values::seconds)]
     pub idle: Duration,
+    /// How long a deleted document can be taken back; 0 removes it at once
+    #[arg(long, env = "QUIRE_KEEP_DELETED", value_name = "DAYS", default_value = "30", value_parser = values::days)]
+    pub keep_deleted: Duration,
     /// What is logged: error, warn, info, debug or trace, also per module (quire=debug,warn)
     #[arg(long, env = "QUIRE_LOG", value_name = "FILTER", default_value = "info", value_parser = values::log_filter)]
     pub log: String,
@@ -70,6 +73,7 @@ impl Default for Config {
             data: "./data".into(),
             redis: None,
             idle: Duration::from_secs(30),
+            keep_deleted: Duration::from_secs(30 * 24 * 60 * 60),
             log: "info".to_owned(),
             log_format: LogFormat::default(),
             authentication: Authentication::default(),

@@ -1,8 +1,8 @@
 //! The router: every route of the server on one screen.
 
 mod address;
-mod api;
 pub(crate) mod admission;
+mod api;
 mod asking;
 mod authorize;
 mod body;
@@ -13,7 +13,9 @@ mod documents;
 mod entrance;
 mod error;
 mod health;
+mod lifecycle;
 pub(crate) mod listener;
+mod listing;
 mod raw;
 mod sessions;
 mod socket;
@@ -23,10 +25,7 @@ mod y_sweet;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Router, middleware,
-    routing::get,
-};
+use axum::{Router, middleware, routing::get};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
@@ -53,6 +52,8 @@ pub(crate) struct Shared {
     pub limits: Arc<Limits>,
     /// Whose tokens are believed; none where everybody may do everything.
     pub tokens: Option<Arc<Tokens>>,
+    /// How long a deleted document can be taken back.
+    pub keep_deleted: Duration,
     /// From which pages browsers may connect.
     pub origins: Arc<Origins>,
     /// Who is let in.

@@ -123,6 +123,7 @@ pub struct Server {
     hub: Hub,
     backend: Arc<dyn Backend>,
     limits: Arc<Limits>,
+    keep_deleted: Duration,
     tokens: Option<Arc<Tokens>>,
     origins: Arc<Origins>,
     admission: Arc<Admission>,
@@ -182,7 +183,19 @@ impl Server {
         let admission = Arc::new(Admission::new(limits.clone(), authentication, metrics.clone()));
         let (connections, stopping) = (TaskTracker::new(), CancellationToken::new());
         let runtime = Some(runtime);
-        Ok(Self { hub, backend, limits, tokens, origins, admission, metrics, connections, stopping, runtime })
+        Ok(Self {
+            hub,
+            backend,
+            limits,
+            keep_deleted: config.keep_deleted,
+            tokens,
+            origins,
+            admission,
+            metrics,
+            connections,
+            stopping,
+            runtime,
+        })
     }
 
     /// The runtime of the server's threads, for programs that have none of their own.
@@ -197,6 +210,7 @@ impl Server {
             hub: hub.clone(),
             backend: self.backend.clone(),
             limits: self.limits.clone(),
+            keep_deleted: self.keep_deleted,
             tokens: self.tokens.clone(),
             origins: self.origins.clone(),
             admission: self.admission.clone(),

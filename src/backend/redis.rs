@@ -283,7 +283,8 @@ impl Inner {
             self.check_generation(follower.as_deref(), &kept)?;
             let last = kept.log.last().map_or(kept.meta.through, |last| last.position);
             let through = through.min(last);
-            if through < kept.meta.through || kept.meta.epoch == 0 {
+            let is_of_another = through.epoch >> GENERATION_SHIFT < kept.meta.epoch >> GENERATION_SHIFT;
+            if through < kept.meta.through || kept.meta.epoch == 0 || is_of_another {
                 return Ok(());
             }
             let stands_on = follower.as_ref().and_then(|follower| follower.place().stands_on());

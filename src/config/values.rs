@@ -15,6 +15,12 @@ pub(super) fn seconds_at_most(text: &str) -> Result<Duration, String> {
     seconds(text).map(|time| if time.is_zero() { Duration::MAX } else { time })
 }
 
+/// A whole number of days.
+pub(super) fn days(text: &str) -> Result<Duration, String> {
+    let days: u32 = text.parse().map_err(|_| "a number of days is needed, such as 30".to_owned())?;
+    Ok(Duration::from_secs(24 * 60 * 60) * days)
+}
+
 /// A number of bytes, also as `16MiB`; 0 is none, and means no limit.
 pub(super) fn bytes(text: &str) -> Result<usize, String> {
     let size: ByteSize =
@@ -58,6 +64,14 @@ mod tests {
         assert_eq!(seconds_at_most("0"), Ok(Duration::MAX));
         assert_eq!(seconds_at_most("20"), Ok(Duration::from_secs(20)));
         assert!(seconds_at_most("-1").is_err() && seconds_at_most("soon").is_err());
+    }
+
+    #[test]
+    fn days_are_whole_and_zero_is_no_time() {
+        assert_eq!(days("0"), Ok(Duration::ZERO));
+        assert_eq!(days("30"), Ok(Duration::from_secs(2_592_000)));
+        assert!(days("4294967295").is_ok() && days("4294967296").is_err());
+        assert!(days("1.5").is_err() && days("-1").is_err());
     }
 
     #[test]

@@ -75,7 +75,8 @@ pub(super) fn routes(limits: &Limits) -> OpenApiRouter<Shared> {
 pub(super) fn pages(description: &openapi::OpenApi) -> Router<Shared> {
     let description = description.to_json().expect("a description is JSON");
     let kind = [(header::CONTENT_TYPE, "application/json")];
-    let guarding = [(header::CONTENT_SECURITY_POLICY, PAGE_POLICY), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    let guarding =
+        [(header::CONTENT_SECURITY_POLICY, PAGE_POLICY), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
     Router::new()
         .route("/api", get(move || async move { (guarding, Html(PAGE)).into_response() }))
         .route("/api/openapi.json", get(move || async move { (kind, description).into_response() }))

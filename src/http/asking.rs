@@ -45,6 +45,18 @@ pub(crate) async fn ask<T, Asked>(
 where
     Asked: Future<Output = Result<T, ReadError>>,
 {
+    ask_unless_deleted(shared, name, ask).await?.ok_or_else(|| not_there(name))
+}
+
+/// The same; nothing, where the document is deleted.
+pub(crate) async fn ask_unless_deleted<T, Asked>(
+    shared: &Shared,
+    name: &DocumentName,
+    ask: impl Fn(DocumentHandle) -> Asked,
+) -> Result<Option<T>, Problem>
+where
+    Asked: Future<Output = Result<T, ReadError>>,
+{
     for _ in 0..TRIES {
         let document = shared.hub.open(name).map_err(|unopened| {
             if let Unopened::Full(full) = &unopened {
@@ -53,9 +65,9 @@ where
             Problem::unavailable(unopened)
         })?;
         match ask(document).await {
-            Ok(answer) => return Ok(answer),
+            Ok(answer) => return Ok(Some(answer)),
             Err(ReadError::Gone(_) | ReadError::Refused(End::Recreated)) => {}
-            Err(ReadError::Refused(End::Deleted)) => return Err(not_there(name)),
+            Err(ReadError::Refused(End::Deleted)) => return Ok(None),
             Err(error @ ReadError::Refused(End::Away)) => return Err(Problem::unavailable(error)),
             Err(error @ ReadError::Refused(_)) => {
                 return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error));

@@ -20,7 +20,10 @@ impl FromRequest<Shared> for Content {
 
     async fn from_request(request: Request, shared: &Shared) -> Result<Self, Problem> {
         let limit = shared.limits.update_bytes;
-        Bytes::from_request(request, shared).await.map(Self).map_err(|error| too_large_or_broken(&error, limit))
+        Bytes::from_request(request, shared)
+            .await
+            .map(Self)
+            .map_err(|error| too_large_or_broken(&error, limit))
     }
 }
 
@@ -31,7 +34,8 @@ impl<T: DeserializeOwned> FromRequest<Shared> for InJson<T> {
         require_type(request.headers(), "application/json")?;
         let Content(bytes) = Content::from_request(request, shared).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
-            let status = if error.is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
+            let status =
+                if error.is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
             Problem::new(status, format!("the body: {error}"))
         })
     }

@@ -7,6 +7,10 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
@@ -18,11 +22,23 @@ use super::{
 use crate::{
     actor::DocumentHandle,
     document::{
-        Document,
+        Document, UpdateError,
         export::{ExportError, Format, RootKind, export as export_document},
     },
     level::Level,
 };
+
+/// The name of a format, in the API's description.
+struct FormatName;
+
+impl PartialSchema for FormatName {
+    fn schema() -> RefOr<Schema> {
+        let names = Format::NAMES.map(|(name, _)| name);
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).into()
+    }
+}
+
+impl ToSchema for FormatName {}
 
 /// What a look at a document found.
 enum Found {

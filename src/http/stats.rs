@@ -54,7 +54,13 @@ pub(crate) async fn stats(
         let described = document.describe().await?;
         let look = |document: &Document| {
             let (inserted, deleted) = document.inserted_and_deleted()?;
-            Ok((document.measure()?, document.state_vector().iter().count(), inserted, deleted, document.blocks()))
+            Ok((
+                document.measure()?,
+                document.state_vector().iter().count(),
+                inserted,
+                deleted,
+                document.blocks(),
+            ))
         };
         Ok((described, document.read(look).await?))
     };

@@ -57,7 +57,9 @@ pub(crate) async fn send(
         require_type(&headers, "application/octet-stream")?;
     }
     let expected = match headers.get(header::IF_MATCH) {
-        Some(value) => Some(value.to_str().map_err(|_| Problem::bad_request("If-Match is no text"))?.to_owned()),
+        Some(value) => {
+            Some(value.to_str().map_err(|_| Problem::bad_request("If-Match is no text"))?.to_owned())
+        }
         None => None,
     };
     let send = |document: DocumentHandle| {

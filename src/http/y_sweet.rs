@@ -11,7 +11,7 @@ use std::{
 use axum::{
     Extension, Json, Router,
     body::Bytes,
-    extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, Path, State, rejection::BytesRejection},
+    extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, Path, State},
     http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -21,13 +21,14 @@ use serde_json::{Value, json};
 
 use super::{
     Shared,
-    asking::{ask, not_there},
+    asking::{Repeat, ask, not_there, save, within_time},
     authorize::Caller,
+    body::Content,
     error::Problem,
 };
 use crate::{
     access::{Claims, Rule, own},
-    actor::{DocumentHandle, WriteError},
+    actor::DocumentHandle,
     config::Limits,
     document::Document,
     level::Level,
@@ -110,7 +111,8 @@ async fn make(
         None => checked(&random_id()?)?,
     };
     access.require(&name, Level::Admin)?;
-    ask(&shared, &name, |document: DocumentHandle| async move { document.make().await }).await?;
+    let make = ask(&shared, &name, |document: DocumentHandle| async move { document.make().await });
+    within_time(Repeat::Harmless, make).await?;
     Ok(Json(json!({ "docId": name.as_str() })))
 }
 
@@ -202,28 +204,14 @@ async fn update(
     State(shared): State<Shared>,
     Caller(access): Caller,
     Id(name): Id,
-    body: Result<Bytes, BytesRejection>,
+    Content(update): Content,
 ) -> Result<(), Problem> {
     access.require(&name, Level::Write)?;
-    let limit = shared.limits.update_bytes;
-    let update = body.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            Problem::new(error.status(), format!("the update is larger than {limit} bytes (--max-update)"))
-        }
-        status => Problem::new(status, error.body_text()),
-    })?;
     let write = |document: DocumentHandle| {
         let update = update.clone();
         async move { document.write(update).await }
     };
-    ask(&shared, &name, write).await?.map_err(|error| {
-        let status = match error {
-            WriteError::Refused(_) => StatusCode::BAD_REQUEST,
-            WriteError::TooLarge { .. } | WriteError::Full(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            WriteError::Lacks | WriteError::Exists => StatusCode::CONFLICT,
-        };
-        Problem::new(status, error)
-    })
+    save(&shared, &name, Repeat::Harmless, write).await
 }
 
 /// `POST /check_store`: whether documents can be kept.

@@ -15,14 +15,16 @@ pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 const OLDEST_MAJOR: u32 = 7;
 
 /// What the commands and the scripts call, in an order in which nothing stays; `{}` is a key.
-const NEEDED: [&str; 26] = [
+const NEEDED: [&str; 34] = [
     "XADD {} 0-1 u 0",
     "XRANGE {} - +",
+    "XREVRANGE {} + - COUNT 1",
     "XLEN {}",
     "XINFO STREAM {}",
     "XTRIM {} MINID 0",
     "DEL {}",
     "HSET {} e 0",
+    "HGET {} e",
     "HMGET {} e",
     "HGETALL {}",
     "HINCRBY {} e 1",
@@ -39,9 +41,15 @@ const NEEDED: [&str; 26] = [
     "SADD {} 0",
     "SMEMBERS {}",
     "SREM {} 0",
+    "ZADD {} 0 a",
+    "ZRANGEBYLEX {} - +",
+    "ZREM {} a",
     "SET {} 0 PX 1000",
     "EXISTS {}",
-    "DEL {}",
+    "PEXPIRE {} 1000",
+    "MEMORY USAGE {}",
+    "RENAME {} {}",
+    "UNLINK {}",
 ];
 
 /// What is in the way of using a Redis.
@@ -196,7 +204,7 @@ pub(super) async fn may_do_everything(wire: &mut Wire, scripts: &Scripts, key: &
     }
     commands.cmd("PUBLISH").arg(key).arg("");
     // Last, because its error does not say which command is forbidden. Without a log it changes nothing.
-    commands.add_command(scripts.append.call(&[key], 8)).arg("0").arg("").arg(key);
+    commands.add_command(scripts.append.call(&[key], 8)).arg("0").arg("").arg(key).arg("0");
     commands.ignore_errors();
     let answers: Vec<RedisResult<Value>> = within(commands.query_async(wire)).await?;
     answers.into_iter().collect::<RedisResult<Vec<_>>>()?;
