@@ -111,7 +111,7 @@ impl TestServer {
         self.request_with(method, path, headers, &[]).await
     }
 
-    async fn request_with(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Response {
+    pub async fn request_with(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Response {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut socket = TcpStream::connect(&self.address).await.unwrap();
         let request =
