@@ -1,6 +1,7 @@
 //! A document as this node holds it: yrs behind the guard. Values go in and values come out; it knows no
 //! session, no clock, no network and no disk.
 
+pub mod edit;
 pub mod export;
 mod size;
 
@@ -94,7 +95,15 @@ pub enum LoadError {
 
 impl Default for Document {
     fn default() -> Self {
+        Self::with_client(yrs::Options::default().client_id)
+    }
+}
+
+impl Document {
+    /// An empty document whose own edits, if there are any, have this id.
+    fn with_client(client_id: ClientID) -> Self {
         let doc = Doc::with_options(yrs::Options {
+            client_id,
             // Lengths on the wire are JavaScript's.
             offset_kind: OffsetKind::Utf16,
             // A server makes no edits of its own.
@@ -109,9 +118,7 @@ impl Default for Document {
             set_aside: HashSet::new(),
         }
     }
-}
 
-impl Document {
     /// A document from the updates that a backend kept of it, oldest first.
     pub fn load<B: AsRef<[u8]>>(updates: &[B]) -> Result<Self, LoadError> {
         let (document, gaps) = Self::load_with_gaps(updates)?;

@@ -118,7 +118,7 @@ impl RootKind {
     }
 
     /// The kind that fits what a root was seen to hold; none where that could be any.
-    fn learned(evidence: RootEvidence) -> Option<Self> {
+    pub(super) fn learned(evidence: RootEvidence) -> Option<Self> {
         match evidence {
             RootEvidence { text: true, .. } => Some(Self::Text),
             // An array may hold XML elements; a fragment holds nothing else.

@@ -1,0 +1,382 @@
+//! Gives shared types other content with few changes, so that carets stay where they are and other people's edits keep
+//! their places.
+//!
+//! Sequences are compared by Myers' algorithm, texts by the character. Where two sequences are so different that this
+//! would take long, what is found by then is good enough: a larger difference is as right as a small one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use similar::{Algorithm, DiffOp, capture_diff_deadline};
+use xxhash_rust::xxh3::xxh3_128;
+use yrs::{
+    Any, Array, ArrayRef, In, Map, MapPrelim, MapRef, Out, Text, TransactionMut, WriteTxn, Xml,
+    XmlElementPrelim, XmlFragment, XmlFragmentPrelim,
+    types::{
+        Delta,
+        array::ArrayPrelim,
+        text::DeltaPrelim,
+        xml::{XmlDeltaPrelim, XmlIn},
+    },
+};
+
+use super::content::{Content, Run, attributes, out, read, runs};
+
+/// How long one sequence may be compared.
+const DEADLINE: Duration = Duration::from_millis(200);
+
+/// Gives a root type this content.
+pub(super) fn give(transaction: &mut TransactionMut<'_>, root: &str, content: &Content) {
+    match content {
+        Content::Text(runs) => {
+            let text = transaction.get_or_insert_text(root);
+            set_text(transaction, &text, runs);
+        }
+        Content::Map(entries) => {
+            let map = transaction.get_or_insert_map(root);
+            set_map(transaction, &map, entries);
+        }
+        Content::Array(items) => {
+            let array = transaction.get_or_insert_array(root);
+            set_array(transaction, &array, items);
+        }
+        Content::Fragment(children) => {
+            let fragment = transaction.get_or_insert_xml_fragment(root);
+            set_children(transaction, &fragment, children);
+        }
+        // No root type is one of these.
+        Content::Any(_) | Content::Element(_) | Content::XmlText { .. } => {}
+    }
+}
+
+/// Gives a shared type the content of one of its kind.
+fn set(transaction: &mut TransactionMut<'_>, shared: &Out, content: &Content) {
+    match (shared, content) {
+        (Out::YText(text), Content::Text(runs)) => set_text(transaction, text, runs),
+        (Out::YMap(map), Content::Map(entries)) => set_map(transaction, map, entries),
+        (Out::YArray(array), Content::Array(items)) => set_array(transaction, array, items),
+        (Out::YXmlFragment(fragment), Content::Fragment(children)) => {
+            set_children(transaction, fragment, children);
+        }
+        (Out::YXmlElement(element), Content::Element(wanted)) => {
+            set_attributes(transaction, element, &wanted.attributes);
+            set_children(transaction, element, &wanted.children);
+        }
+        (Out::YXmlText(text), Content::XmlText { attributes, runs }) => {
+            set_attributes(transaction, text, attributes);
+            set_text(transaction, text, runs);
+        }
+        // Values are replaced, and types only compared with those of their kind.
+        _ => {}
+    }
+}
+
+fn set_map(transaction: &mut TransactionMut<'_>, map: &MapRef, wanted: &BTreeMap<String, Content>) {
+    let present: BTreeMap<String, Out> =
+        map.iter(transaction).map(|(key, value)| (key.to_owned(), value)).collect();
+    for key in present.keys().filter(|key| !wanted.contains_key(*key)) {
+        map.remove(transaction, key);
+    }
+    for (key, content) in wanted {
+        match present.get(key) {
+            Some(value) => {
+                let is = read(value, transaction);
+                if is == *content {
+                    continue;
+                }
+                if is.kind() == content.kind() && !matches!(content, Content::Any(_)) {
+                    set(transaction, value, content);
+                    continue;
+                }
+            }
+            None if matches!(content, Content::Any(Any::Undefined)) => continue,
+            None => {}
+        }
+        let value = map.insert(transaction, key.as_str(), empty(content));
+        set(transaction, &value, content);
+    }
+}
+
+fn set_attributes(transaction: &mut TransactionMut<'_>, xml: &impl Xml, wanted: &BTreeMap<String, Any>) {
+    let present = attributes(xml, transaction);
+    for key in present.keys().filter(|key| !wanted.contains_key(*key)) {
+        xml.remove_attribute(transaction, key);
+    }
+    for (key, value) in wanted.iter().filter(|(key, value)| present.get(*key) != Some(*value)) {
+        xml.insert_attribute(transaction, key.as_str(), value.clone());
+    }
+}
+
+fn set_array(transaction: &mut TransactionMut<'_>, array: &ArrayRef, wanted: &[Content]) {
+    let values: Vec<Out> = array.iter(transaction).collect();
+    let present: Vec<Content> = values.iter().map(|value| read(value, transaction)).collect();
+    for step in steps(&present, wanted) {
+        match step {
+            Step::Remove { at, count } => array.remove_range(transaction, at as u32, count as u32),
+            Step::Insert { at, from } => {
+                for (index, content) in (at as u32..).zip(&wanted[from]) {
+                    let value = array.insert(transaction, index, empty(content));
+                    set(transaction, &value, content);
+                }
+            }
+            Step::Change { at, to } => set(transaction, &values[at], &wanted[to]),
+        }
+    }
+}
+
+fn set_children<P: XmlFragment>(transaction: &mut TransactionMut<'_>, parent: &P, wanted: &[Content]) {
+    let nodes: Vec<Out> = parent.children(transaction).map(out).collect();
+    let present: Vec<Content> = nodes.iter().map(|node| read(node, transaction)).collect();
+    for step in steps(&present, wanted) {
+        match step {
+            Step::Remove { at, count } => parent.remove_range(transaction, at as u32, count as u32),
+            Step::Insert { at, from } => {
+                let mut index = at as u32;
+                for content in &wanted[from] {
+                    let Some(node) = empty_node(content) else { continue };
+                    let node = out(parent.insert(transaction, index, node));
+                    set(transaction, &node, content);
+                    index += 1;
+                }
+            }
+            Step::Change { at, to } => set(transaction, &nodes[at], &wanted[to]),
+        }
+    }
+}
+
+/// A step from one sequence to another.
+enum Step {
+    Remove { at: usize, count: usize },
+    Insert { at: usize, from: Range<usize> },
+    Change { at: usize, to: usize },
+}
+
+/// The steps from one sequence to another, from its end to its beginning, so that places before are what they were.
+fn steps(present: &[Content], wanted: &[Content]) -> Vec<Step> {
+    let keys = |contents: &[Content]| contents.iter().map(key).collect::<Vec<_>>();
+    let mut steps = Vec::new();
+    for op in differences(&keys(present), &keys(wanted)).into_iter().rev() {
+        let (old, new) = (op.old_range(), op.new_range());
+        match op {
+            DiffOp::Equal { .. } => {}
+            DiffOp::Delete { .. } => steps.push(Step::Remove { at: old.start, count: old.len() }),
+            DiffOp::Insert { .. } => steps.push(Step::Insert { at: old.start, from: new }),
+            // Of what is in the same place, that of the same kind is changed.
+            DiffOp::Replace { .. } => {
+                let kinds = |contents: &[Content]| contents.iter().map(shared_kind).collect::<Vec<_>>();
+                let inner = differences(&kinds(&present[old.clone()]), &kinds(&wanted[new.clone()]));
+                for op in inner.into_iter().rev() {
+                    let (at, from) = (old.start + op.old_range().start, new.start + op.new_range().start);
+                    let (count, inserted) = (op.old_range().len(), op.new_range().len());
+                    if let DiffOp::Equal { len, .. } = op {
+                        let changed = |index: usize| present[at + index] != wanted[from + index];
+                        let indices = (0..len).rev().filter(|index| changed(*index));
+                        steps.extend(indices.map(|index| Step::Change { at: at + index, to: from + index }));
+                        continue;
+                    }
+                    if count > 0 {
+                        steps.push(Step::Remove { at, count });
+                    }
+                    if inserted > 0 {
+                        steps.push(Step::Insert { at, from: from..from + inserted });
+                    }
+                }
+            }
+        }
+    }
+    steps
+}
+
+/// Equal for equal contents.
+fn key(content: &Content) -> u128 {
+    xxh3_128(format!("{content:?}").as_bytes())
+}
+
+/// Equal for contents of which one can be changed into the other: plain values cannot.
+fn shared_kind(content: &Content) -> u128 {
+    match content {
+        Content::Any(_) => key(content),
+        shared => xxh3_128(shared.kind().as_bytes()),
+    }
+}
+
+fn differences<T: Eq + std::hash::Hash + Ord>(old: &[T], new: &[T]) -> Vec<DiffOp> {
+    let deadline = Some(Instant::now() + DEADLINE);
+    capture_diff_deadline(Algorithm::Myers, old, 0..old.len(), new, 0..new.len(), deadline)
+}
+
+/// A shared type with nothing in it, or the value itself.
+fn empty(content: &Content) -> In {
+    match content {
+        Content::Any(any) => In::Any(any.clone()),
+        Content::Text(_) => In::Text(DeltaPrelim::default()),
+        Content::Map(_) => In::Map(MapPrelim::default()),
+        Content::Array(_) => In::Array(ArrayPrelim::default()),
+        Content::Fragment(_) => In::XmlFragment(XmlFragmentPrelim::default()),
+        Content::Element(element) => In::XmlElement(XmlElementPrelim::empty(element.name.clone())),
+        Content::XmlText { .. } => In::XmlText(XmlDeltaPrelim::default()),
+    }
+}
+
+/// The same for what may be in XML; a plain value may not.
+fn empty_node(content: &Content) -> Option<XmlIn> {
+    match empty(content) {
+        In::XmlElement(element) => Some(XmlIn::Element(element)),
+        In::XmlText(text) => Some(XmlIn::Text(text)),
+        In::XmlFragment(fragment) => Some(XmlIn::Fragment(fragment)),
+        _ => None,
+    }
+}
+
+/// A text as characters; what is embedded counts as one.
+struct Characters<'a> {
+    /// A character's number, or one beyond all of them for each thing that is embedded.
+    tokens: Vec<u32>,
+    /// The run of each.
+    runs: Vec<u32>,
+    all: &'a [Run],
+}
+
+/// The first number that is no character.
+const EMBEDDED: u32 = 0x11_0000;
+
+impl<'a> Characters<'a> {
+    fn new(all: &'a [Run], embedded: &mut HashMap<u128, u32>) -> Self {
+        let (mut tokens, mut runs) = (Vec::new(), Vec::new());
+        for (number, run) in (0..).zip(all) {
+            match run.text() {
+                Some(text) => tokens.extend(text.chars().map(u32::from)),
+                None => {
+                    let next = EMBEDDED + embedded.len() as u32;
+                    tokens.push(*embedded.entry(key(&run.insert)).or_insert(next));
+                }
+            }
+            runs.resize(tokens.len(), number);
+        }
+        Self { tokens, runs, all }
+    }
+
+    fn len(&self, range: Range<usize>) -> u32 {
+        let length = |token: &u32| char::from_u32(*token).map_or(1, |character| character.len_utf16() as u32);
+        self.tokens[range].iter().map(length).sum()
+    }
+
+    fn format(&self, at: usize) -> &BTreeMap<Arc<str>, Any> {
+        &self.all[self.runs[at] as usize].format
+    }
+
+    fn insert(&self, at: usize) -> &Content {
+        &self.all[self.runs[at] as usize].insert
+    }
+
+    /// The pieces of a part that are of one run each.
+    fn pieces(&self, range: Range<usize>) -> Vec<Range<usize>> {
+        let mut pieces: Vec<Range<usize>> = Vec::new();
+        for at in range {
+            match pieces.last_mut() {
+                Some(last) if self.runs[last.start] == self.runs[at] => last.end = at + 1,
+                _ => pieces.push(at..at + 1),
+            }
+        }
+        pieces
+    }
+}
+
+fn set_text<T: Text>(transaction: &mut TransactionMut<'_>, text: &T, wanted: &[Run]) {
+    let present = runs(text, transaction);
+    if present == wanted {
+        return;
+    }
+    let mut embedded = HashMap::new();
+    let (old, new) = (Characters::new(&present, &mut embedded), Characters::new(wanted, &mut embedded));
+    // Where each character is, in the units of Yjs.
+    let mut places = Vec::with_capacity(old.tokens.len() + 1);
+    let mut place = 0;
+    for at in 0..old.tokens.len() {
+        places.push(place);
+        place += old.len(at..at + 1);
+    }
+    places.push(place);
+    for op in differences(&old.tokens, &new.tokens).into_iter().rev() {
+        if matches!(op, DiffOp::Equal { .. }) {
+            continue;
+        }
+        let (removed, inserted) = (op.old_range(), op.new_range());
+        let at = places[removed.start];
+        // Before what is removed, so that it stands in the middle of what stays.
+        let mut index = at;
+        for piece in new.pieces(inserted) {
+            let length = new.len(piece.clone());
+            insert(transaction, text, index, &new, piece);
+            index += length;
+        }
+        if !removed.is_empty() {
+            text.remove_range(transaction, index, places[removed.end] - at);
+        }
+    }
+    set_format(transaction, text, &new);
+}
+
+fn insert<T: Text>(
+    transaction: &mut TransactionMut<'_>,
+    text: &T,
+    index: u32,
+    new: &Characters<'_>,
+    piece: Range<usize>,
+) {
+    let run = &new.all[new.runs[piece.start] as usize];
+    match new.insert(piece.start) {
+        Content::Any(Any::String(_)) => {
+            let characters = new.tokens[piece].iter().filter_map(|token| char::from_u32(*token));
+            text.insert_with_attributes(transaction, index, &characters.collect::<String>(), run.attrs());
+        }
+        Content::Any(any) => {
+            text.insert_embed_with_attributes(transaction, index, any.clone(), run.attrs());
+        }
+        shared => {
+            let insert = Delta::Inserted(empty(shared), Some(Box::new(run.attrs())));
+            let skip = (index > 0).then_some(Delta::Retain(index, None));
+            text.apply_delta(transaction, skip.into_iter().chain([insert]));
+            // It stands there now, the first that begins at this place.
+            let mut place = 0;
+            for diff in text.diff(transaction, yrs::types::text::YChange::identity) {
+                if place == index {
+                    set(transaction, &diff.insert, shared);
+                    break;
+                }
+                place += match &diff.insert {
+                    Out::Any(Any::String(text)) => text.encode_utf16().count() as u32,
+                    _ => 1,
+                };
+            }
+        }
+    }
+}
+
+/// Gives a text that has these characters their format.
+fn set_format<T: Text>(transaction: &mut TransactionMut<'_>, text: &T, new: &Characters<'_>) {
+    let present = runs(text, transaction);
+    let old = Characters::new(&present, &mut HashMap::new());
+    let mut at = 0;
+    let mut index = 0;
+    while at < new.tokens.len() && at < old.tokens.len() {
+        let runs = (old.runs[at], new.runs[at]);
+        let length = (at..new.tokens.len().min(old.tokens.len()))
+            .take_while(|at| (old.runs[*at], new.runs[*at]) == runs)
+            .count();
+        let (is, wanted) = (old.format(at), new.format(at));
+        let units = new.len(at..at + length);
+        if is != wanted {
+            let keys: BTreeSet<_> = is.keys().chain(wanted.keys()).collect();
+            let changed = keys.into_iter().filter(|key| is.get(*key) != wanted.get(*key));
+            let changed = changed.map(|key| (key.clone(), wanted.get(key).cloned().unwrap_or(Any::Null)));
+            text.format(transaction, index, units, changed.collect());
+        }
+        index += units;
+        at += length;
+    }
+}
