@@ -16,9 +16,11 @@ impl Actor {
     /// In place of [`Actor::run`] where the document could not be loaded: tells everybody why who asks within
     /// a moment. Then it is worth another try.
     pub async fn refuse(&mut self, reason: &End) {
-        // That a document is deleted costs little to find out, and whoever begins it anew may open it at once.
-        let stay = if matches!(reason, End::Deleted | End::Recreated) { Duration::ZERO } else { STAY };
-        let until = Instant::now() + stay;
+        if *reason == End::Deleted {
+            // That costs little to find out again, and whoever begins it anew may open it at once.
+            return self.refuse_the_last(reason).await;
+        }
+        let until = Instant::now() + STAY;
         loop {
             let Ok(mail) = timeout_at(until, self.mailbox.recv()).await else {
                 return self.refuse_the_last(reason).await;
