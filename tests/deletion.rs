@@ -120,7 +120,8 @@ async fn a_document_is_made_once_listed_deleted_and_taken_back() {
     assert_eq!(server.get(plan).await.status, 404);
     assert_eq!(server.post(plan, "", &[9, 9]).await.status, 400, "nothing is begun anew for that");
     assert_eq!(server.get("/d/plan/as-update").await.status, 404);
-    assert_eq!(server.post(plan, "", &update).await.status, 201);
+    let made = server.post(plan, "", &update).await;
+    assert_eq!(made.status, 201, "{}", made.text());
     assert_eq!(server.text_of("team%2Fplan").await, "hello");
 }
 
