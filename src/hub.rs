@@ -217,10 +217,9 @@ impl Drop for Registered {
 
 async fn live(registered: Registered, mut actor: Actor) {
     if let Err(end) = actor.load().await {
-        if end == End::Deleted {
-            return actor.refuse(&end).await;
+        if end != End::Deleted {
+            error!(reason = end.reason(), "the document cannot be opened; its stored bytes stay as they are");
         }
-        error!(reason = end.reason(), "the document cannot be opened; its stored bytes stay as they are");
         return actor.refuse(&end).await;
     }
     loop {

@@ -16,18 +16,18 @@ impl Actor {
     /// In place of [`Actor::run`] where the document could not be loaded: tells everybody why who asks within
     /// a moment. Then it is worth another try.
     pub async fn refuse(&mut self, reason: &End) {
-        // That a document is deleted costs little to find out, and whoever begins it anew may open it at once.
-        let stay = if matches!(reason, End::Deleted | End::Recreated) { Duration::ZERO } else { STAY };
-        let until = Instant::now() + stay;
-        loop {
-            let Ok(mail) = timeout_at(until, self.mailbox.recv()).await else {
-                return self.refuse_the_last(reason).await;
-            };
+        let until = Instant::now() + STAY;
+        while let Ok(mail) = timeout_at(until, self.mailbox.recv()).await {
             match mail {
                 Some(Mail::Stop) | None => return,
                 Some(mail) => refuse_mail(mail, reason),
             }
+            if *reason == End::Deleted {
+                // That costs little to find out again, and whoever begins it anew may open it at once.
+                break;
+            }
         }
+        self.refuse_the_last(reason).await;
     }
 
     /// Who is in the mailbox by now is answered; who comes later opens the document anew.

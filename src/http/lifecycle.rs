@@ -12,7 +12,7 @@ use utoipa::IntoParams;
 
 use super::{
     Shared,
-    asking::{Named, Repeat, ask_unless_deleted, not_there, within_time},
+    asking::{Named, Repeat, ask, ask_unless_deleted, not_there, within_time},
     authorize::Caller,
     body::{Content, require_type},
     error::{Body, Problem, Refusals},
@@ -62,7 +62,13 @@ pub(crate) async fn remove(
     access.require(&name, Level::Admin)?;
     let keep_for = if purge { Duration::ZERO } else { shared.keep_deleted };
     if !shared.backend.delete(&name, keep_for).await.map_err(refused)? {
-        return Err(not_there(&name));
+        // What was written a moment ago may be on its way to the store, and is waited for.
+        let is_saved =
+            |document: DocumentHandle| async move { Ok(document.exists().await? && document.make().await?) };
+        let is_there = ask(&shared, &name, is_saved).await?;
+        if !is_there || !shared.backend.delete(&name, keep_for).await.map_err(refused)? {
+            return Err(not_there(&name));
+        }
     }
     // Who asks this node next is not answered by what was deleted.
     shared.hub.let_go(&name).await;
