@@ -117,6 +117,11 @@ impl Access {
         self.0.as_ref().map(|claims| claims.sub.as_str())
     }
 
+    /// The user, to be kept with what they write.
+    pub fn author(&self) -> Option<Arc<str>> {
+        self.user().map(Into::into)
+    }
+
     /// When it ends; never, where nobody is asked.
     pub fn expires(&self) -> Option<SystemTime> {
         self.0.as_ref().map(|claims| SystemTime::UNIX_EPOCH + Duration::from_secs(claims.exp.min(MAX_EXP)))

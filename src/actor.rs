@@ -38,7 +38,7 @@ pub use self::{
 use crate::{
     backend::{Backend, BackendError, Incoming},
     capacity::Place,
-    config::Limits,
+    config::{History, Limits},
     document::{Document, UpdateError, contained},
     end::End,
     name::DocumentName,
@@ -99,6 +99,8 @@ pub struct Actor {
     /// How long a document stays open after its last session.
     idle: Duration,
     limits: Arc<Limits>,
+    /// How its history is kept, if it is.
+    history: Option<Arc<History>>,
     /// What the document takes of the node.
     place: Place,
     /// From when on its size may be found out again.
@@ -123,12 +125,14 @@ impl Actor {
         backend: Arc<dyn Backend>,
         idle: Duration,
         limits: Arc<Limits>,
+        history: Option<Arc<History>>,
         place: Place,
     ) -> (DocumentHandle, Self) {
         let (handle, mailbox) = DocumentHandle::new();
         let shown = presence::Bounds { clients: limits.presences, state_bytes: limits.presence_bytes };
         let actor = Self {
-            saver: Saver::new(name.clone(), backend.clone(), LogSize::default()),
+            saver: Saver::new(name.clone(), backend.clone(), LogSize::default(), None),
+            history,
             name,
             backend,
             mailbox,
@@ -170,7 +174,7 @@ impl Actor {
         self.document = loaded.document;
         self.document.limit_bytes(self.limits.document_bytes);
         self.relay = Relay::new(feed, loaded.gaps);
-        self.saver = Saver::new(self.name.clone(), self.backend.clone(), log);
+        self.saver = Saver::new(self.name.clone(), self.backend.clone(), log, self.history.clone());
         self.rest_at = Instant::now();
         self.tell_nodes([Relayed::QueryAwareness]);
         Ok(())
@@ -335,9 +339,12 @@ impl Actor {
                 Mail::CatchUp { session } => self.catch_up(session, batch)?,
                 Mail::Leave { session } => self.leave(session),
                 Mail::Read(look) => contained(|| look(Ok(&self.document)))?,
-                Mail::Write { edit, makes, answer, .. } => self.write(edit, makes, answer, batch)?,
+                Mail::Write { edit, makes, user, answer, .. } => {
+                    self.write(edit, makes, user, answer, batch)?
+                }
                 Mail::Exists { make, answer } => self.exists(make, answer, batch),
                 Mail::Tell(text) => self.tell_stateless(NOBODY, text),
+                Mail::KeepVersion { answer } => self.saver.keep_version(answer),
                 Mail::Describe { answer } => drop(answer.send(Ok(self.describe()))),
                 Mail::EndSessions { user, answer } => {
                     self.tell_nodes([Relayed::EndSessions { user: user.clone() }]);

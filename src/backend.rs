@@ -14,6 +14,9 @@
 //!   a load sees either the old snapshot and all records, or the new one and the records after the position.
 //!   A position beyond the last record means the last record, and a compaction that comes after one through a
 //!   later position changes nothing.
+//! * A segment of the history that is given with a snapshot is kept with it, in the same step; one that comes again
+//!   through the same position takes the place of the one before. Segments go with their document when it is deleted,
+//!   and come back with it.
 //! * A document that was deleted ([`Backend::delete`]) stays deleted: until its name is begun anew
 //!   ([`Backend::create`]) or it is taken back ([`Backend::undelete`]), nothing is added to it, and every load answers
 //!   [`BackendError::Deleted`]. Who follows a document and loaded it before its name was begun anew adds nothing to the
@@ -83,6 +86,17 @@ pub struct Listed {
     pub bytes: u64,
     /// About when something was appended last, in milliseconds since 1970; `None` where that is not known.
     pub changed: Option<u64>,
+}
+
+/// A piece of a document's history: what happened between two snapshots. A backend does not look inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// The position of its last record, by which it is known.
+    pub through: Position,
+    /// What is known of it, for lists.
+    pub about: Bytes,
+    /// Its content.
+    pub data: Bytes,
 }
 
 /// A record that is durable now.
@@ -213,8 +227,25 @@ pub trait Backend: Send + Sync + 'static {
     /// handed it.
     fn append(&self, name: &DocumentName, record: Bytes) -> Answer<Appended>;
 
-    /// Puts `snapshot` in place of the old snapshot and of the records up to and including `through`.
-    fn compact(&self, name: &DocumentName, through: Position, snapshot: Bytes) -> Answer<()>;
+    /// Puts `snapshot` in place of the old snapshot and of the records up to and including `through`, and keeps
+    /// `segment` with those before it.
+    fn compact(
+        &self,
+        name: &DocumentName,
+        through: Position,
+        snapshot: Bytes,
+        segment: Option<Segment>,
+    ) -> Answer<()>;
+
+    /// What is known of each segment of a document's history, oldest first.
+    fn segments(&self, name: &DocumentName) -> Answer<Vec<(Position, Bytes)>>;
+
+    /// The segments up to and including this position, oldest first.
+    fn read_segments(&self, name: &DocumentName, through: Position) -> Answer<Vec<Segment>>;
+
+    /// Puts a segment in the place of these, in one step. Answers whether all of them were there; otherwise nothing
+    /// changes.
+    fn replace_segments(&self, name: &DocumentName, old: Vec<Position>, new: Segment) -> Answer<bool>;
 
     /// Keeps an update that must not be given to the document again, with the reason, for an admin to look at.
     /// The newest [`MAX_SET_ASIDE`] of a document are kept.

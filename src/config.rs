@@ -2,6 +2,7 @@
 //! precedence. Read and checked once, at the start.
 
 mod authentication;
+mod history;
 mod limits;
 mod values;
 
@@ -18,6 +19,7 @@ use crate::level::Level;
 
 pub use self::{
     authentication::{Authentication, OWN_ISSUER, Secret},
+    history::History,
     limits::Limits,
 };
 
@@ -51,6 +53,9 @@ pub struct Config {
     /// Who may do what.
     #[command(flatten, next_help_heading = "Who may do what")]
     pub authentication: Authentication,
+    /// How documents' histories are kept.
+    #[command(flatten, next_help_heading = "History")]
+    pub history: History,
     /// How much is taken from clients.
     #[command(flatten, next_help_heading = "Limits (0 for none)")]
     pub limits: Limits,
@@ -77,6 +82,7 @@ impl Default for Config {
             log: "info".to_owned(),
             log_format: LogFormat::default(),
             authentication: Authentication::default(),
+            history: History::default(),
             limits: Limits::default(),
         }
     }

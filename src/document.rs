@@ -3,6 +3,7 @@
 
 pub mod edit;
 pub mod export;
+pub mod pieces;
 mod size;
 
 use std::{

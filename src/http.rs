@@ -13,6 +13,7 @@ mod documents;
 mod entrance;
 mod error;
 mod health;
+mod history;
 mod lifecycle;
 pub(crate) mod listener;
 mod listing;

@@ -17,7 +17,7 @@ use crate::{
     actor::{Actor, DocumentHandle, Stopped, Suspect},
     backend::Backend,
     capacity::{Bounds, Capacity, Full},
-    config::Limits,
+    config::{History, Limits},
     end::End,
     name::DocumentName,
 };
@@ -43,6 +43,7 @@ struct Inner {
     actors: TaskTracker,
     idle: Duration,
     limits: Arc<Limits>,
+    history: Option<Arc<History>>,
     capacity: Capacity,
 }
 
@@ -84,11 +85,17 @@ impl Unopened {
 
 impl Hub {
     /// A hub without documents.
-    pub fn new(backend: Arc<dyn Backend>, runtime: Handle, idle: Duration, limits: Arc<Limits>) -> Self {
+    pub fn new(
+        backend: Arc<dyn Backend>,
+        runtime: Handle,
+        idle: Duration,
+        limits: Arc<Limits>,
+        history: Option<Arc<History>>,
+    ) -> Self {
         let (documents, actors) = (Mutex::default(), TaskTracker::new());
         let bounds = Bounds { documents: limits.open_documents, memory_bytes: limits.memory_bytes };
         let capacity = Capacity::new(bounds);
-        Self(Arc::new(Inner { documents, backend, runtime, actors, idle, limits, capacity }))
+        Self(Arc::new(Inner { documents, backend, runtime, actors, idle, limits, history, capacity }))
     }
 
     /// The way to a document, which is opened where it is not open yet. Never waits: the document loads
@@ -102,9 +109,10 @@ impl Hub {
             return Ok(handle.clone());
         }
         self.make_space(&mut documents)?;
-        let Inner { backend, idle, limits, capacity, .. } = &*self.0;
+        let Inner { backend, idle, limits, history, capacity, .. } = &*self.0;
         let place = capacity.take_place(name.clone());
-        let (handle, actor) = Actor::new(name.clone(), backend.clone(), *idle, limits.clone(), place);
+        let (limits, history) = (limits.clone(), history.clone());
+        let (handle, actor) = Actor::new(name.clone(), backend.clone(), *idle, limits, history, place);
         documents.open.insert(name.clone(), handle.clone());
         // A document outlives the connection that opened it.
         let span = info_span!(parent: None, "document", name = %name);
@@ -300,7 +308,7 @@ mod tests {
     async fn an_update_that_breaks_the_engine_twice_is_set_aside() {
         let folder = tempfile::TempDir::new().unwrap();
         let backend: Arc<dyn Backend> = Arc::new(Embedded::open(folder.path()).unwrap());
-        let hub = Hub::new(backend.clone(), Handle::current(), Duration::ZERO, Arc::default());
+        let hub = Hub::new(backend.clone(), Handle::current(), Duration::ZERO, Arc::default(), None);
         for _ in 0..2 {
             let (alice, bob) = (join(&hub).await, join(&hub).await);
             alice.receive(Message::Update(hello(1))).await.unwrap();
@@ -311,7 +319,7 @@ mod tests {
             assert_eq!(text(&hub).await, hello(1));
         }
         // From now on only who sends it is turned away, on this node and after a restart.
-        let restarted = Hub::new(backend.clone(), Handle::current(), Duration::ZERO, Arc::default());
+        let restarted = Hub::new(backend.clone(), Handle::current(), Duration::ZERO, Arc::default(), None);
         for hub in [hub, restarted] {
             let (alice, bob) = (join(&hub).await, join(&hub).await);
             alice.receive(Message::Update(breaking_update())).await.unwrap();
@@ -330,7 +338,7 @@ mod tests {
     async fn a_panic_while_somebody_looks_costs_one_reconnect() {
         let folder = tempfile::TempDir::new().unwrap();
         let backend: Arc<dyn Backend> = Arc::new(Embedded::open(folder.path()).unwrap());
-        let hub = Hub::new(backend, Handle::current(), Duration::ZERO, Arc::default());
+        let hub = Hub::new(backend, Handle::current(), Duration::ZERO, Arc::default(), None);
         let alice = join(&hub).await;
         alice.receive(Message::Update(hello(1))).await.unwrap();
         let name = DocumentName::new("letter").unwrap();

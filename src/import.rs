@@ -28,7 +28,7 @@ use crate::{
     document::{Document, UpdateError},
     guard::Rest,
     name::DocumentName,
-    record::Record,
+    record::{Authored, Record},
     saver::{self, LoadError},
 };
 
@@ -303,11 +303,11 @@ fn records(updates: Vec<Bytes>) -> Vec<Bytes> {
         bytes += update.len();
         match records.last_mut() {
             Some(record) if bytes <= RECORD_BYTES && record.updates.len() < Record::MAX_UPDATES => {
-                record.updates.push(update);
+                record.updates.push(Authored { update, user: None });
             }
             _ => {
                 bytes = update.len();
-                records.push(Record { time, updates: vec![update] });
+                records.push(Record { time, updates: vec![Authored { update, user: None }] });
             }
         }
     }

@@ -10,7 +10,7 @@
 //! 5  lib (Server)
 //! 4  http/*   connection   session
 //! 3  hub      import/*
-//! 2  actor    saver    outbox    capacity
+//! 2  actor    saver    history/*    outbox    capacity
 //! 1  backend/*   access/*   config   metrics
 //! 0  name  update  state_vector  guard  presence  protocol/*  document/*  record  end  level  lib0
 //! ```
@@ -59,6 +59,7 @@ pub mod connection;
 pub mod document;
 pub mod end;
 pub mod guard;
+pub mod history;
 pub mod http;
 pub mod hub;
 pub mod import;
@@ -169,7 +170,8 @@ impl Server {
         let runtime = start_runtime()?;
         let backend = open_backend(&config.data, config.redis.as_deref(), runtime.handle())?;
         let limits = Arc::new(config.limits.clone());
-        let hub = Hub::new(backend.clone(), runtime.handle().clone(), config.idle, limits.clone());
+        let history = (!config.history.off).then(|| Arc::new(config.history.clone()));
+        let hub = Hub::new(backend.clone(), runtime.handle().clone(), config.idle, limits.clone(), history);
         let authentication = &config.authentication;
         let tokens = match authentication.is_on() {
             true => Some(Arc::new(Tokens::new(authentication, &config.data, config.redis.is_some())?)),

@@ -11,17 +11,22 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, sleep_until},
+};
 use tracing::{debug, error, info, warn};
 
 use self::loading::beside_actors;
 pub use self::loading::{LoadError, Loaded, load, open};
 use crate::{
     backend::{Answer, Appended, Backend, BackendError, Position},
+    config::History,
     document::{Document, UpdateError, check_snapshot},
+    history,
     name::DocumentName,
     outbox::note_first_clocks,
-    record::{self, Record},
+    record::{self, Authored, Record},
     update::{ClientId, Clock},
 };
 
@@ -41,8 +46,10 @@ const COMPACT_RECORDS_AT_REST: usize = 32;
 pub struct Saver {
     name: DocumentName,
     backend: Arc<dyn Backend>,
+    /// How the document's history is kept, if it is.
+    history: Option<Arc<History>>,
     /// Noted and not given to the backend yet.
-    waiting: Vec<Bytes>,
+    waiting: Vec<Authored>,
     waiting_bytes: usize,
     /// For each client the first clock that waits.
     waiting_from: HashMap<ClientId, Clock>,
@@ -56,8 +63,15 @@ pub struct Saver {
     append_at: Instant,
     log: LogSize,
     compaction: Option<Answer<Compacted>>,
-    /// Whether an append of ours made the log one that is worth a snapshot.
+    /// Whether an append of ours made the log one that is worth a snapshot, or a version is due.
     worth_compacting: bool,
+    /// When this node has appended last, if it was the last of all nodes.
+    last_append: Option<Instant>,
+    /// When the next version may be kept.
+    version_from: Instant,
+    /// Who wants a version of what was noted by then, and the same where it is being made.
+    wanted: Vec<(u64, oneshot::Sender<()>)>,
+    being_kept: Vec<oneshot::Sender<()>>,
     comparison: Option<Answer<Loaded>>,
     compare_again: bool,
     /// Why nothing is saved any more: the document that is here is none in the store.
@@ -86,6 +100,8 @@ pub struct LogSize {
     pub bytes: usize,
     /// How many bytes the document had at the last snapshot, as an update.
     pub document_bytes: usize,
+    /// When the first record was made that is in no snapshot yet, in milliseconds since 1970.
+    pub since: Option<u64>,
 }
 
 /// A log that was compacted, as it was when the snapshot was made.
@@ -96,8 +112,17 @@ struct Compacted {
 
 impl Saver {
     /// A saver for a document whose log is of this size.
-    pub fn new(name: DocumentName, backend: Arc<dyn Backend>, log: LogSize) -> Self {
+    pub fn new(
+        name: DocumentName,
+        backend: Arc<dyn Backend>,
+        log: LogSize,
+        history: Option<Arc<History>>,
+    ) -> Self {
+        let every = history.as_ref().map(|history| history.every).unwrap_or_default();
+        let age =
+            log.since.map_or(Duration::ZERO, |since| Duration::from_millis(now().saturating_sub(since)));
         Self {
+            history,
             name,
             backend,
             waiting: Vec::new(),
@@ -112,6 +137,10 @@ impl Saver {
             compaction: None,
             // A log that was left long is made short by the first who adds to it.
             worth_compacting: log.thresholds() > 0,
+            last_append: None,
+            version_from: Instant::now() + every.saturating_sub(age),
+            wanted: Vec::new(),
+            being_kept: Vec::new(),
             comparison: None,
             compare_again: false,
             over: None,
@@ -119,13 +148,13 @@ impl Saver {
         }
     }
 
-    /// Notes an update that must be saved, with the first clock that it adds for each client; returns the
-    /// number under which it will be reported as saved.
-    pub fn note(&mut self, update: Bytes, adds: &[(ClientId, Clock)]) -> u64 {
+    /// Notes an update that must be saved, with the first clock that it adds for each client and with who made it;
+    /// returns the number under which it will be reported as saved.
+    pub fn note(&mut self, update: Bytes, adds: &[(ClientId, Clock)], user: Option<Arc<str>>) -> u64 {
         self.noted += 1;
         note_first_clocks(&mut self.waiting_from, adds);
         self.waiting_bytes += update.len();
-        self.waiting.push(update);
+        self.waiting.push(Authored { update, user });
         let too_many_bytes = self.waiting_bytes > MAX_WAITING_BYTES && self.waiting.len() > 1;
         if self.dropped || too_many_bytes || self.waiting.len() > Record::MAX_UPDATES {
             self.dropped = true;
@@ -152,7 +181,11 @@ impl Saver {
 
     /// Whether nothing waits and nothing is under way.
     pub fn is_idle(&self) -> bool {
-        self.append.is_none() && self.compaction.is_none() && self.comparison.is_none() && !self.waits()
+        self.append.is_none()
+            && self.compaction.is_none()
+            && self.comparison.is_none()
+            && self.wanted.is_empty()
+            && !self.waits()
     }
 
     /// Why nothing is saved any more, if so: the document was deleted, and may have been begun anew.
@@ -195,10 +228,16 @@ impl Saver {
         if self.may_append() && self.append_at <= Instant::now() {
             let updates = match mem::take(&mut self.dropped) {
                 false => mem::take(&mut self.waiting),
-                true => vec![document.diff_from(&self.waiting_from)?],
+                true => vec![Authored { update: document.diff_from(&self.waiting_from)?, user: None }],
             };
             self.forget_waiting();
             self.append(updates);
+        }
+        if complete && !self.lost && self.compaction.is_none() {
+            let saved = self.saved;
+            let wanted = self.wanted.extract_if(.., |(through, _)| *through <= saved);
+            self.being_kept = wanted.map(|(_, answer)| answer).collect();
+            self.worth_compacting |= !self.being_kept.is_empty();
         }
         if mem::take(&mut self.worth_compacting) && complete && !self.lost {
             self.compact(document)?;
@@ -218,6 +257,31 @@ impl Saver {
         self.log.records += records;
         self.log.bytes += bytes;
         self.log.through = through;
+        self.last_append = None;
+        self.begin_version();
+    }
+
+    /// Keeps a version of what is here now, and answers when it is kept.
+    pub fn keep_version(&mut self, answer: oneshot::Sender<()>) {
+        self.wanted.push((self.noted, answer));
+    }
+
+    /// Something is in the log that is in no version yet.
+    fn begin_version(&mut self) {
+        if self.log.since.is_none() {
+            self.log.since = Some(now());
+            let every = self.history.as_ref().map(|history| history.every).unwrap_or_default();
+            self.version_from = self.version_from.max(Instant::now() + every);
+        }
+    }
+
+    /// When there will be a version if nobody edits meanwhile. Of all nodes, the one that was the last to append keeps
+    /// it.
+    fn version_at(&self) -> Option<Instant> {
+        let pause = self.history.as_ref()?.pause;
+        self.log.since?;
+        let rests = self.append.is_none() && self.compaction.is_none() && !self.waits();
+        self.last_append.filter(|_| rests).map(|last| (last + pause).max(self.version_from))
     }
 
     /// Begins to load what the backend has, after a while, to be compared with the document.
@@ -267,7 +331,7 @@ impl Saver {
                 from.filter(|(_, from, to)| from < to).map(|(client, from, _)| (client, from)).collect();
             warn!(document = %self.name, bytes = missing.len(), "the store lacks edits that are here; they are saved again");
             self.waiting_bytes = missing.len();
-            self.waiting.push(missing);
+            self.waiting.push(Authored { update: missing, user: None });
         }
         if mem::take(&mut self.compare_again) {
             self.compare(RETRY);
@@ -289,17 +353,19 @@ impl Saver {
         }
     }
 
-    fn append(&mut self, updates: Vec<Bytes>) {
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
-        let record = Record { time, updates }.write();
+    fn append(&mut self, updates: Vec<Authored>) {
+        let record = Record { time: now(), updates }.write();
         let answer = self.backend.append(&self.name, record.clone());
         self.append_at = Instant::now() + self.backend.append_spacing();
         self.append = Some(Append { through: self.noted, record, answer, failures: 0 });
     }
 
-    /// Begins a compaction if the document is at rest with a log that would slow its next opening.
+    /// Begins a compaction if the document is at rest with a log that would slow its next opening, or if a version is
+    /// due.
     pub fn compact_at_rest(&mut self, document: &Document, complete: bool) -> Result<(), UpdateError> {
-        match self.log.records >= COMPACT_RECORDS_AT_REST && complete {
+        let is_due =
+            self.history.is_some() && self.log.since.is_some() && self.version_from <= Instant::now();
+        match (self.log.records >= COMPACT_RECORDS_AT_REST || is_due) && complete {
             true => self.compact(document),
             false => Ok(()),
         }
@@ -311,14 +377,25 @@ impl Saver {
         }
         let (update, fingerprint) = document.snapshot()?;
         let (log, name, backend) = (self.log, self.name.clone(), self.backend.clone());
-        let document_bytes = update.len();
+        let (document_bytes, history) = (update.len(), self.history.clone());
+        if let Some(history) = &history {
+            self.version_from = Instant::now() + history.every;
+        }
         self.compaction = Some(Box::pin(async move {
             let checked = beside_actors(move || {
                 check_snapshot(&update, fingerprint).map_err(|error| error.to_string())?;
                 record::write_snapshot(&update).map_err(|error| error.to_string())
             });
             let snapshot = checked.await.map_err(BackendError::Store)?;
-            backend.compact(&name, log.through, snapshot).await?;
+            let segment = match &history {
+                Some(_) => history::gather(&*backend, &name, log.through, document_bytes).await?,
+                None => None,
+            };
+            let is_version = segment.is_some();
+            backend.compact(&name, log.through, snapshot, segment).await?;
+            if let (Some(history), true) = (history, is_version) {
+                history::thin(&*backend, &name, &history, now()).await;
+            }
             Ok(Compacted { log, document_bytes })
         }));
         Ok(())
@@ -328,6 +405,7 @@ impl Saver {
     /// way. Answers with what the backend has, where it was asked for that.
     pub async fn progress(&mut self) -> Option<Loaded> {
         let append_at = self.may_append().then_some(self.append_at);
+        let version_at = self.version_at();
         tokio::select! {
             // What is saved first: people wait for it.
             biased;
@@ -344,6 +422,11 @@ impl Saver {
                 }
             }
             () = sleep_until(append_at.unwrap_or_else(Instant::now)), if append_at.is_some() => {}
+            () = sleep_until(version_at.unwrap_or_else(Instant::now)), if version_at.is_some() => {
+                self.worth_compacting = true;
+                // Where it cannot be made now.
+                self.last_append = None;
+            }
         }
         None
     }
@@ -360,6 +443,8 @@ impl Saver {
                 self.worth_compacting |= grown.thresholds() > self.log.thresholds();
                 self.log = grown;
                 self.append = None;
+                self.last_append = Some(Instant::now());
+                self.begin_version();
             }
             Err(over @ (BackendError::Deleted | BackendError::Recreated)) => self.give_up(over),
             Err(BackendError::Lost) => {
@@ -389,11 +474,19 @@ impl Saver {
                 self.log.records = self.log.records.saturating_sub(log.records);
                 self.log.bytes = self.log.bytes.saturating_sub(log.bytes);
                 self.log.document_bytes = document_bytes;
+                self.log.since = (self.log.through > log.through).then(now);
+                // An error: nobody waits for the answer any more.
+                for answer in self.being_kept.drain(..) {
+                    let _ = answer.send(());
+                }
                 debug!(document = %self.name, records = log.records, document_bytes, "log compacted");
             }
             Err(over @ (BackendError::Deleted | BackendError::Recreated)) => self.give_up(over),
             // The log stays as it is and grows; it is all there, only longer to read.
-            Err(error) => error!(document = %self.name, %error, "the log could not be compacted"),
+            Err(error) => {
+                self.being_kept.clear();
+                error!(document = %self.name, %error, "the log could not be compacted");
+            }
         }
     }
 }
@@ -421,6 +514,11 @@ impl LogSize {
     fn thresholds(self) -> usize {
         self.records / COMPACT_RECORDS + self.bytes / COMPACT_BYTES.max(self.document_bytes / 2)
     }
+}
+
+/// Milliseconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }
 
 async fn next<T>(answer: Option<&mut Answer<T>>) -> Result<T, BackendError> {

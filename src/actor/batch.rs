@@ -34,13 +34,15 @@ pub(super) struct Told {
     pub(super) from: SessionId,
     /// Whether its sender has just made it; otherwise it may be anybody's, from any time.
     pub(super) fresh: bool,
+    /// The user whose it is, as far as that is known.
+    pub(super) user: Option<Arc<str>>,
     pub(super) news: News,
 }
 
 impl Batch {
-    pub(super) fn note(&mut self, from: SessionId, fresh: bool, news: News) {
+    pub(super) fn note(&mut self, from: SessionId, fresh: bool, user: Option<Arc<str>>, news: News) {
         self.bytes += news.update.len();
-        self.news.push(Told { from, fresh, news });
+        self.news.push(Told { from, fresh, user, news });
     }
 }
 

@@ -130,6 +130,7 @@ fn refuse_mail(mail: Mail, reason: &End) {
         | Mail::CatchUp { .. }
         | Mail::Leave { .. }
         | Mail::Tell(_)
+        | Mail::KeepVersion { .. }
         | Mail::EndSessions { .. }
         | Mail::Rest
         | Mail::Stop => {}

@@ -53,6 +53,8 @@ pub(super) enum Mail {
         is_large: bool,
         /// Whether it is to make the document, so that there must be none.
         makes: bool,
+        /// Whose it is, where somebody was asked.
+        user: Option<Arc<str>>,
         answer: Answering<Result<(), WriteError>>,
         _space: OwnedSemaphorePermit,
     },
@@ -63,6 +65,10 @@ pub(super) enum Mail {
     },
     /// Tells everybody a text of an application.
     Tell(Bytes),
+    /// Keeps a version of what is here now, and answers when it is kept.
+    KeepVersion {
+        answer: oneshot::Sender<()>,
+    },
     /// Answers what there is beside the document itself.
     Describe {
         answer: Answering<Described>,
@@ -89,6 +95,7 @@ impl Mail {
             | Self::Leave { .. }
             | Self::Exists { .. }
             | Self::Tell(_)
+            | Self::KeepVersion { .. }
             | Self::Describe { .. }
             | Self::EndSessions { .. }
             | Self::Rest
@@ -229,32 +236,48 @@ impl DocumentHandle {
         answered.await.map_err(|_| ReadError::Gone(Gone))?
     }
 
-    /// Gives the document an update from no session; answers when it is saved, or why it is not taken.
-    pub async fn write(&self, update: Bytes) -> Result<Result<(), WriteError>, ReadError> {
-        self.send_edit(update.len(), false, Box::new(|_| Ok(Ok(Some(update))))).await
+    /// Gives the document an update of this user from no session; answers when it is saved, or why it is not taken.
+    pub async fn write(
+        &self,
+        update: Bytes,
+        user: Option<Arc<str>>,
+    ) -> Result<Result<(), WriteError>, ReadError> {
+        let is_large = update.len() > LARGE_BYTES;
+        self.send_edit(update.len(), is_large, false, user, Box::new(|_| Ok(Ok(Some(update))))).await
     }
 
     /// Makes the document with this content where there is none; answers like [`Self::write`].
-    pub async fn make_with(&self, update: Bytes) -> Result<Result<(), WriteError>, ReadError> {
-        self.send_edit(update.len(), true, Box::new(|_| Ok(Ok(Some(update))))).await
+    pub async fn make_with(
+        &self,
+        update: Bytes,
+        user: Option<Arc<str>>,
+    ) -> Result<Result<(), WriteError>, ReadError> {
+        let is_large = update.len() > LARGE_BYTES;
+        self.send_edit(update.len(), is_large, true, user, Box::new(|_| Ok(Ok(Some(update))))).await
     }
 
     /// Edits the document: nothing comes between the look at it and the update that is made of what was seen. `bytes`
     /// says how much the edit holds while it waits; answers like [`Self::write`].
-    pub async fn edit(&self, bytes: usize, edit: Edit) -> Result<Result<(), WriteError>, ReadError> {
-        self.send_edit(bytes, false, edit).await
+    pub async fn edit(
+        &self,
+        bytes: usize,
+        user: Option<Arc<str>>,
+        edit: Edit,
+    ) -> Result<Result<(), WriteError>, ReadError> {
+        self.send_edit(bytes, true, false, user, edit).await
     }
 
     async fn send_edit(
         &self,
         bytes: usize,
+        is_large: bool,
         makes: bool,
+        user: Option<Arc<str>>,
         edit: Edit,
     ) -> Result<Result<(), WriteError>, ReadError> {
         let space = bytes.min(MAILBOX_BYTES) as u32;
         let space = self.0.space.clone().acquire_many_owned(space).await.map_err(|_| Gone)?;
-        let is_large = bytes > LARGE_BYTES;
-        self.ask(|answer| Mail::Write { edit, is_large, makes, answer, _space: space }).await
+        self.ask(|answer| Mail::Write { edit, is_large, makes, user, answer, _space: space }).await
     }
 
     /// Whether there is such a document, if only an empty one that was made.
@@ -270,6 +293,13 @@ impl DocumentHandle {
     /// What there is beside the document itself.
     pub async fn describe(&self) -> Result<Described, ReadError> {
         self.ask(|answer| Mail::Describe { answer }).await
+    }
+
+    /// Keeps a version of what is here now, if there is something new in it; answers when it is kept.
+    pub async fn keep_version(&self) -> Result<(), Gone> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Mail::KeepVersion { answer }).await?;
+        answered.await.map_err(|_| Gone)
     }
 
     /// Tells everybody in the document a text of an application, on all nodes. It may get lost.

@@ -118,7 +118,8 @@ impl Actor {
             self.last_step_2 = None;
             // Where a part of it was known or must wait, it is more than what its sender has just made.
             let fresh = !answers && news.update == update;
-            batch.note(from, fresh, news);
+            let user = self.members.get(&from).and_then(|member| member.terms.user.clone());
+            batch.note(from, fresh, user, news);
         }
         let Some(member) = self.members.get_mut(&from) else {
             // The session has left; what it sent before counts all the same.
@@ -160,6 +161,7 @@ impl Actor {
         &mut self,
         edit: Edit,
         makes: bool,
+        user: Option<Arc<str>>,
         answer: Answering<Result<(), WriteError>>,
         batch: &mut Batch,
     ) -> Result<(), UpdateError> {
@@ -169,9 +171,9 @@ impl Actor {
                 match news {
                     Some(news) => {
                         self.last_step_2 = None;
-                        batch.note(NOBODY, true, news);
+                        batch.note(NOBODY, true, user, news);
                     }
-                    None if makes => drop(self.saver.note(Bytes::from_static(EMPTY_UPDATE), &[])),
+                    None if makes => drop(self.saver.note(Bytes::from_static(EMPTY_UPDATE), &[], None)),
                     None => {}
                 }
                 batch.answers.push(Box::new(|| drop(answer.send(Ok(Ok(()))))));
@@ -219,7 +221,7 @@ impl Actor {
     pub(super) fn exists(&mut self, make: bool, answer: Answering<bool>, batch: &mut Batch) {
         let exists = self.saver.exists();
         if make && !exists {
-            self.saver.note(Bytes::from_static(EMPTY_UPDATE), &[]);
+            self.saver.note(Bytes::from_static(EMPTY_UPDATE), &[], None);
         }
         match make {
             // Also where it exists: somebody else may have made it a moment ago.

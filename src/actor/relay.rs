@@ -163,7 +163,7 @@ impl Actor {
                         Ok(record) => record
                             .updates
                             .into_iter()
-                            .try_for_each(|update| self.receive_from_log(update, batch))?,
+                            .try_for_each(|authored| self.receive_from_log(authored.update, batch))?,
                         Err(error) => error!(%error, "a record of another node cannot be read"),
                     }
                 }
@@ -227,7 +227,7 @@ impl Actor {
         };
         if let Some(news) = received.news {
             self.last_step_2 = None;
-            batch.note(RELAY, false, news);
+            batch.note(RELAY, false, None, news);
         }
         if let Some(rest) = received.rest {
             debug!(bytes = rest.update.len(), "a record needs what is not here");

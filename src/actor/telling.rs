@@ -91,15 +91,7 @@ impl Actor {
                     frames.iter().for_each(|frame| member.outbox.0.push(frame));
                 }
             }
-            // What came from the log is there already.
-            let own = match batch.news.iter().any(|told| is_relayed(told.from)) {
-                true => merge(batch.news.iter().filter(|told| !is_relayed(told.from))),
-                false => all,
-            };
-            for News { update, adds } in own {
-                self.relay.edited();
-                self.saver.note(update, &adds);
-            }
+            self.note(&batch.news, all);
         }
         if !batch.held.is_empty() || !batch.counts.is_empty() || !batch.answers.is_empty() {
             let through = self.saver.noted();
@@ -117,6 +109,20 @@ impl Actor {
             self.release_saved();
         }
         self.tell_presence(batch.presence);
+    }
+
+    /// Has it saved: merged, as far as it is of the same user. `all` is all of it, merged.
+    fn note(&mut self, news: &[Told], all: Vec<News>) {
+        // What came from the log is there already.
+        let own: Vec<&Told> = news.iter().filter(|told| !is_relayed(told.from)).collect();
+        for (group, of_user) in own.chunk_by(|a, b| a.user == b.user).enumerate() {
+            let is_all = group == 0 && of_user.len() == news.len();
+            let merged = if is_all { all.clone() } else { merge(of_user.iter().copied()) };
+            for News { update, adds } in merged {
+                self.relay.edited();
+                self.saver.note(update, &adds, of_user[0].user.clone());
+            }
+        }
     }
 
     /// Whether a session may have made this deletion itself, over a connection that it had before: a deletion

@@ -26,7 +26,9 @@ use self::{
     reading::Readers,
     writer::{Change, MAX_GROUP_REQUESTS, Request, Write, Writer},
 };
-use super::{Answer, Appended, Backend, BackendError, Counted, Feed, Listed, Position, Stored, users::Users};
+use super::{
+    Answer, Appended, Backend, BackendError, Counted, Feed, Listed, Position, Segment, Stored, users::Users,
+};
 use crate::name::DocumentName;
 
 /// The version of the tables below, kept in the database. Other tables, another number.
@@ -46,13 +48,17 @@ const SCHEMA: &str = "
     ) STRICT;
     CREATE INDEX set_aside_document ON set_aside (document);
     PRAGMA user_version = 1;";
-/// What the second version adds: a document may be deleted (`deleted` says until when its content is kept, in
+/// What the second version adds: a history; a document may be deleted (`deleted` says until when its content is kept, in
 /// milliseconds since 1970) and begun anew in its next generation, and it is known when it was changed.
 const SCHEMA_2: &str = "
     ALTER TABLE document ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE document ADD COLUMN deleted INTEGER;
     ALTER TABLE document ADD COLUMN changed INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX document_deleted ON document (deleted) WHERE deleted IS NOT NULL;
+    CREATE TABLE segment (
+        document INTEGER NOT NULL, through INTEGER NOT NULL, about BLOB NOT NULL, data BLOB NOT NULL,
+        PRIMARY KEY (document, through)
+    ) STRICT;
     PRAGMA user_version = 2;";
 
 /// How long SQLite waits for somebody else who has the database open, such as a backup.
@@ -160,9 +166,28 @@ impl Backend for Embedded {
         })
     }
 
-    fn compact(&self, name: &DocumentName, through: Position, snapshot: Bytes) -> Answer<()> {
-        let compacted = self.ask(name, Change::Compact { through, snapshot });
+    fn compact(
+        &self,
+        name: &DocumentName,
+        through: Position,
+        snapshot: Bytes,
+        segment: Option<Segment>,
+    ) -> Answer<()> {
+        let compacted = self.ask(name, Change::Compact { through, snapshot, segment });
         Box::pin(async move { compacted.await.map(|_| ()) })
+    }
+
+    fn segments(&self, name: &DocumentName) -> Answer<Vec<(Position, Bytes)>> {
+        self.readers.segments(name)
+    }
+
+    fn read_segments(&self, name: &DocumentName, through: Position) -> Answer<Vec<Segment>> {
+        self.readers.read_segments(name, through)
+    }
+
+    fn replace_segments(&self, name: &DocumentName, old: Vec<Position>, new: Segment) -> Answer<bool> {
+        let replaced = self.ask(name, Change::ReplaceSegments { old, new });
+        Box::pin(async move { Ok(replaced.await?.is_some()) })
     }
 
     fn set_aside(&self, name: &DocumentName, update: Bytes, reason: String) -> Answer<()> {

@@ -41,7 +41,7 @@ use self::{
     store::{Append, Commit, Committed, Entry, Kept, Keys, Store},
 };
 use super::{
-    Answer, Appended, Backend, BackendError, Counted, Feed, Listed, MAX_SET_ASIDE, Position, Stored,
+    Answer, Appended, Backend, BackendError, Counted, Feed, Listed, MAX_SET_ASIDE, Position, Segment, Stored,
     users::Users,
 };
 use crate::name::DocumentName;
@@ -113,9 +113,30 @@ impl Backend for Redis {
         self.ask(|inner| async move { inner.append(&name, record).await })
     }
 
-    fn compact(&self, name: &DocumentName, through: Position, snapshot: Bytes) -> Answer<()> {
+    fn compact(
+        &self,
+        name: &DocumentName,
+        through: Position,
+        snapshot: Bytes,
+        segment: Option<Segment>,
+    ) -> Answer<()> {
         let keys = Keys::new(name);
-        self.ask(|inner| async move { inner.compact(&keys, through, snapshot).await })
+        self.ask(|inner| async move { inner.compact(&keys, through, snapshot, segment).await })
+    }
+
+    fn segments(&self, name: &DocumentName) -> Answer<Vec<(Position, Bytes)>> {
+        let keys = Keys::new(name);
+        self.ask(|inner| inner.store.segments(&keys))
+    }
+
+    fn read_segments(&self, name: &DocumentName, through: Position) -> Answer<Vec<Segment>> {
+        let keys = Keys::new(name);
+        self.ask(move |inner| async move { inner.read_segments(&keys, through).await })
+    }
+
+    fn replace_segments(&self, name: &DocumentName, old: Vec<Position>, new: Segment) -> Answer<bool> {
+        let keys = Keys::new(name);
+        self.ask(|inner| inner.store.replace_segments(&keys, old, new))
     }
 
     fn set_aside(&self, name: &DocumentName, update: Bytes, reason: String) -> Answer<()> {
@@ -276,7 +297,30 @@ impl Inner {
         Err(BackendError::Store(format!("the log {} is gone whenever it is begun", keys.log())))
     }
 
-    async fn compact(&self, keys: &Keys, through: Position, snapshot: Bytes) -> Result<(), BackendError> {
+    async fn read_segments(&self, keys: &Keys, through: Position) -> Result<Vec<Segment>, BackendError> {
+        for _ in 0..TRIES {
+            let mut segments = self.store.segments(keys).await?;
+            segments.retain(|(position, _)| *position <= through);
+            let positions = segments.iter().map(|(position, _)| *position).collect();
+            let data = self.store.segment_data(keys, positions).await?;
+            let found = segments.into_iter().zip(data);
+            let found =
+                found.map(|((through, about), data)| Some(Segment { through, about, data: data? })).collect();
+            // Some may have become one meanwhile.
+            if let Some(segments) = found {
+                return Ok(segments);
+            }
+        }
+        Err(BackendError::Store("the history changes again and again".to_owned()))
+    }
+
+    async fn compact(
+        &self,
+        keys: &Keys,
+        through: Position,
+        snapshot: Bytes,
+        segment: Option<Segment>,
+    ) -> Result<(), BackendError> {
         let follower = self.following.get(keys);
         for _ in 0..TRIES {
             let kept = self.store.read(keys).await?;
@@ -299,6 +343,7 @@ impl Inner {
                 stands_on: stands_on.map(|(position, stamp)| (position, begin_record(stamp).into())),
                 keep_from,
                 snapshot: snapshot.clone(),
+                segment: segment.clone(),
             };
             match self.store.commit(keys, commit).await? {
                 Committed::Done => return Ok(()),

@@ -16,7 +16,7 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Shared, copies, documents, lifecycle, listing, raw, sessions, stats, updates};
+use super::{Shared, copies, documents, history, lifecycle, listing, raw, sessions, stats, updates};
 use crate::config::Limits;
 
 /// Where its page is, which shows the description.
@@ -35,6 +35,7 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style
     ),
     tags(
         (name = "documents", description = "Documents as a whole."),
+        (name = "history", description = "What documents were, and who wrote what."),
         (name = "sessions", description = "The people in a document."),
     ),
     components(schemas(super::error::Body)),
@@ -68,6 +69,11 @@ pub(super) fn routes(limits: &Limits) -> OpenApiRouter<Shared> {
         .routes(routes!(sessions::tell))
         .routes(routes!(stats::stats))
         .routes(routes!(raw::fetch))
+        .routes(routes!(history::list, history::keep))
+        .routes(routes!(history::fetch, history::rename, history::remove))
+        .routes(routes!(history::restore))
+        .routes(routes!(history::compare))
+        .routes(routes!(history::attribute))
         .layer(DefaultBodyLimit::max(limits.update_bytes))
 }
 

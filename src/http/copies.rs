@@ -60,8 +60,8 @@ pub(crate) async fn copy(
     let whole = ask(&shared, &name, look).await?.ok_or_else(|| not_there(&name))?;
     let whole = whole.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error))?;
     let make = |document: DocumentHandle| {
-        let whole = whole.clone();
-        async move { document.make_with(whole).await }
+        let (whole, author) = (whole.clone(), access.author());
+        async move { document.make_with(whole, author).await }
     };
     within_time(Repeat::Harmless, make_or_begin_anew(&shared, &access, &to, make)).await??;
     Ok(StatusCode::CREATED)

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The name of a format, in the API's description.
-struct FormatName;
+pub(super) struct FormatName;
 
 impl PartialSchema for FormatName {
     fn schema() -> RefOr<Schema> {
@@ -155,7 +155,7 @@ fn same_tag(known: &str, etag: &str) -> bool {
 }
 
 /// The format that is asked for, and the kinds of root types that are told.
-fn read_parameters(
+pub(super) fn read_parameters(
     parameters: &[(String, String)],
 ) -> Result<(Option<Format>, BTreeMap<String, RootKind>), Problem> {
     let (mut format, mut roots) = (None, BTreeMap::new());
@@ -189,7 +189,7 @@ fn named<T: Copy>(names: &[(&str, T)], parameter: &str, value: &str) -> Result<T
 }
 
 /// The first format that the `Accept` header names, best first; an update where it does not care.
-fn accepted(headers: &HeaderMap) -> Result<Format, Problem> {
+pub(super) fn accepted(headers: &HeaderMap) -> Result<Format, Problem> {
     let Some(accept) = headers.get(header::ACCEPT) else { return Ok(Format::Update) };
     let accept = accept.to_str().unwrap_or_default().to_ascii_lowercase();
     let mut ranges: Vec<(f32, &str)> = accept

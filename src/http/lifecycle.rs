@@ -163,8 +163,8 @@ pub(crate) async fn make_with(
     // Before what was deleted gives way to it.
     check(&update)?;
     let make = |document: DocumentHandle| {
-        let update = update.clone();
-        async move { document.make_with(update).await }
+        let (update, author) = (update.clone(), access.author());
+        async move { document.make_with(update, author).await }
     };
     within_time(Repeat::Harmless, make_or_begin_anew(&shared, &access, &name, make)).await??;
     Ok(StatusCode::CREATED)

@@ -63,14 +63,14 @@ pub(crate) async fn send(
         None => None,
     };
     let send = |document: DocumentHandle| {
-        let (update, expected) = (update.clone(), expected.clone());
+        let (update, expected, author) = (update.clone(), expected.clone(), access.author());
         async move {
-            let Some(expected) = expected else { return document.write(update).await };
+            let Some(expected) = expected else { return document.write(update, author).await };
             let bytes = update.len();
             let edit: Edit = Box::new(move |document| {
                 Ok(if matches(&expected, document)? { Ok(Some(update)) } else { Err(WriteError::Changed) })
             });
-            document.edit(bytes, edit).await
+            document.edit(bytes, author, edit).await
         }
     };
     match save(&shared, &name, Repeat::Harmless, send).await {

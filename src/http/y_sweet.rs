@@ -208,8 +208,8 @@ async fn update(
 ) -> Result<(), Problem> {
     access.require(&name, Level::Write)?;
     let write = |document: DocumentHandle| {
-        let update = update.clone();
-        async move { document.write(update).await }
+        let (update, author) = (update.clone(), access.author());
+        async move { document.write(update, author).await }
     };
     save(&shared, &name, Repeat::Harmless, write).await
 }

@@ -66,7 +66,8 @@ pub fn open(stored: &Stored) -> Result<Loaded, String> {
         let Position { epoch, number } = position;
         let record = Record::read(bytes)
             .map_err(|error| format!("record {number} of its log (epoch {epoch}): {error}"))?;
-        updates.extend(record.updates);
+        updates.extend(record.updates.into_iter().map(|authored| authored.update));
+        log.since = log.since.or(Some(record.time));
         log.through = *position;
         log.records += 1;
         log.bytes += bytes.len();

@@ -12,7 +12,7 @@ use quire::{
     backend::{Answer, Appended, Backend, BackendError, Listed, Position, Stored},
     document::Document,
     name::DocumentName,
-    record::Record,
+    record::{Authored, Record},
     saver,
     update::{ClientId, Clock, Update},
 };
@@ -115,7 +115,7 @@ impl Disk {
 
 /// Notes what a record brings: for each client the first clock that none brought yet.
 pub fn note_written(written: &mut HashMap<ClientId, Clock>, record: &Bytes) {
-    for update in Record::read(record).expect("the saver writes records").updates {
+    for Authored { update, .. } in Record::read(record).expect("the saver writes records").updates {
         let update = Update::read(&update).expect("the saver writes updates");
         for section in &update.sections {
             let end = update.blocks[section.blocks.end - 1].end_clock();
@@ -162,8 +162,26 @@ impl Backend for Disk {
         self.write(move |state| state.append(record))
     }
 
-    fn compact(&self, _: &DocumentName, through: Position, snapshot: Bytes) -> Answer<()> {
+    fn compact(
+        &self,
+        _: &DocumentName,
+        through: Position,
+        snapshot: Bytes,
+        _: Option<Segment>,
+    ) -> Answer<()> {
         self.write(move |state| state.compact(through, snapshot))
+    }
+
+    fn segments(&self, _: &DocumentName) -> Answer<Vec<(Position, Bytes)>> {
+        self.write(|_| Vec::new())
+    }
+
+    fn read_segments(&self, _: &DocumentName, _: Position) -> Answer<Vec<Segment>> {
+        self.write(|_| Vec::new())
+    }
+
+    fn replace_segments(&self, _: &DocumentName, _: Vec<Position>, _: Segment) -> Answer<bool> {
+        self.write(|_| false)
     }
 
     fn set_aside(&self, _: &DocumentName, update: Bytes, _: String) -> Answer<()> {

@@ -396,6 +396,18 @@ impl Store for Link {
         self.ask(|_| None)
     }
 
+    fn segments(&self, _: &Keys) -> Answer<Vec<(Position, Bytes)>> {
+        self.ask(|_| Vec::new())
+    }
+
+    fn segment_data(&self, _: &Keys, segments: Vec<Position>) -> Answer<Vec<Option<Bytes>>> {
+        self.ask(move |_| vec![None; segments.len()])
+    }
+
+    fn replace_segments(&self, _: &Keys, _: Vec<Position>, _: Segment) -> Answer<bool> {
+        self.ask(|_| false)
+    }
+
     fn read(&self, _: &Keys) -> Answer<Kept> {
         self.ask(|state| Kept {
             meta: state.kept.meta.clone(),

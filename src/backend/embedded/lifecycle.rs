@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::name::DocumentName;
 
 /// The tables that hold what a document has.
-const CONTENT: [&str; 3] = ["log", "snapshot", "set_aside"];
+const CONTENT: [&str; 4] = ["log", "snapshot", "set_aside", "segment"];
 /// Documents whose content goes in one transaction: others wait for it.
 const EXPIRED_AT_ONCE: i64 = 100;
 /// What stands as the end of the time of a document whose content is gone.

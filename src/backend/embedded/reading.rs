@@ -2,6 +2,7 @@
 //! needed.
 
 use std::{
+    cmp::Ordering,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -11,8 +12,10 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use super::{
-    super::{Answer, BackendError, Listed, Stored},
-    connect, lifecycle, position, store_error,
+    super::{Answer, BackendError, Listed, Position, Segment, Stored},
+    connect,
+    lifecycle::{self, Row},
+    position, store_error,
 };
 use crate::name::DocumentName;
 
@@ -36,6 +39,48 @@ impl Readers {
     pub(super) fn load(self: &Arc<Self>, name: &DocumentName) -> Answer<Option<(u64, Stored)>> {
         let name = name.clone();
         self.read(move |view| load(view, &name))
+    }
+
+    /// What is known of each segment of a document's history.
+    pub(super) fn segments(self: &Arc<Self>, name: &DocumentName) -> Answer<Vec<(Position, Bytes)>> {
+        let name = name.clone();
+        self.read(move |view| {
+            let Some(row) = there(view, &name)? else { return Ok(Vec::new()) };
+            view.prepare_cached("SELECT through, about FROM segment WHERE document = ?1 ORDER BY through")?
+                .query_map([row.id], |found| {
+                    Ok((position(row.generation, found.get(0)?), found.get::<_, Vec<u8>>(1)?.into()))
+                })?
+                .collect()
+        })
+    }
+
+    /// The segments up to and including this position.
+    pub(super) fn read_segments(
+        self: &Arc<Self>,
+        name: &DocumentName,
+        through: Position,
+    ) -> Answer<Vec<Segment>> {
+        let name = name.clone();
+        self.read(move |view| {
+            let Some(row) = there(view, &name)? else { return Ok(Vec::new()) };
+            let generation = row.generation.cast_unsigned();
+            let last = match through.epoch.cmp(&generation) {
+                Ordering::Less => return Ok(Vec::new()),
+                Ordering::Equal => i64::try_from(through.number).unwrap_or(i64::MAX),
+                Ordering::Greater => i64::MAX,
+            };
+            view.prepare_cached(
+                "SELECT through, about, data FROM segment WHERE document = ?1 AND through <= ?2 ORDER BY through",
+            )?
+            .query_map([row.id, last], |found| {
+                Ok(Segment {
+                    through: position(row.generation, found.get(0)?),
+                    about: found.get::<_, Vec<u8>>(1)?.into(),
+                    data: found.get::<_, Vec<u8>>(2)?.into(),
+                })
+            })?
+            .collect()
+        })
     }
 
     /// Documents whose names begin with `prefix` and come after `after`.
@@ -85,6 +130,11 @@ impl Readers {
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
         self.idle.lock().expect("it is held for one push or pop, which do not panic")
     }
+}
+
+/// A document's row, unless it is deleted.
+fn there(view: &Connection, name: &DocumentName) -> rusqlite::Result<Option<Row>> {
+    Ok(lifecycle::find(view, name)?.filter(|row| row.deleted.is_none()))
 }
 
 fn load(view: &Connection, name: &DocumentName) -> rusqlite::Result<Option<(u64, Stored)>> {

@@ -16,7 +16,7 @@ use super::{
     position, store_error,
 };
 use crate::{
-    backend::{BackendError, MAX_SET_ASIDE, Position},
+    backend::{BackendError, MAX_SET_ASIDE, Position, Segment},
     name::DocumentName,
 };
 
@@ -52,7 +52,8 @@ type Written = Result<Option<Position>, BackendError>;
 
 pub(super) enum Change {
     Append(Bytes),
-    Compact { through: Position, snapshot: Bytes },
+    Compact { through: Position, snapshot: Bytes, segment: Option<Segment> },
+    ReplaceSegments { old: Vec<Position>, new: Segment },
     SetAside { update: Bytes, reason: String },
     Delete { keep_for: Duration },
     Undelete,
@@ -164,7 +165,10 @@ impl Change {
     fn bytes(&self) -> usize {
         match self {
             Self::Append(record) => record.len(),
-            Self::Compact { snapshot, .. } => snapshot.len(),
+            Self::Compact { snapshot, segment, .. } => {
+                snapshot.len() + segment.as_ref().map_or(0, |segment| segment.data.len())
+            }
+            Self::ReplaceSegments { new, .. } => new.data.len(),
             Self::SetAside { update, .. } => update.len(),
             Self::Delete { .. } | Self::Undelete | Self::Create => 0,
         }
@@ -190,8 +194,16 @@ impl Write {
         let found = lifecycle::find(database, &self.name)?;
         let done = match &self.change {
             Change::Append(record) => return Ok(Some(append(database, self.row(database, found)?, record)?)),
-            Change::Compact { through, snapshot } => {
-                return Ok(compact(database, self.row(database, found)?, *through, snapshot)?);
+            Change::Compact { through, snapshot, segment } => {
+                let row = self.row(database, found)?;
+                let through = compact(database, row, *through, snapshot)?;
+                if let (Some(_), Some(segment)) = (through, segment) {
+                    put_segment(database, row, segment)?;
+                }
+                return Ok(through);
+            }
+            Change::ReplaceSegments { old, new } => {
+                replace_segments(database, self.row(database, found)?, old, new)?
             }
             Change::SetAside { update, reason } => {
                 set_aside(database, self.row(database, found)?, update, reason)?;
@@ -259,6 +271,40 @@ fn compact(
         .prepare_cached("DELETE FROM log WHERE document = ?1 AND position <= ?2")?
         .execute([row.id, number])?;
     Ok(Some(through))
+}
+
+fn put_segment(database: &Connection, row: Row, segment: &Segment) -> rusqlite::Result<()> {
+    database
+        .prepare_cached(
+            "INSERT OR REPLACE INTO segment (document, through, about, data) VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute((row.id, segment.through.number.cast_signed(), &*segment.about, &*segment.data))?;
+    Ok(())
+}
+
+/// Answers whether all of the old ones were there.
+fn replace_segments(
+    database: &Connection,
+    row: Row,
+    old: &[Position],
+    new: &Segment,
+) -> rusqlite::Result<bool> {
+    let mut is_there = database
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM segment WHERE document = ?1 AND through = ?2)")?;
+    for position in old {
+        let is_of_now = position.epoch == row.generation.cast_unsigned();
+        let key = [row.id, position.number.cast_signed()];
+        if !is_of_now || !is_there.query_row(key, |found| found.get::<_, bool>(0))? {
+            return Ok(false);
+        }
+    }
+    for position in old {
+        database
+            .prepare_cached("DELETE FROM segment WHERE document = ?1 AND through = ?2")?
+            .execute([row.id, position.number.cast_signed()])?;
+    }
+    put_segment(database, row, new)?;
+    Ok(true)
 }
 
 fn set_aside(database: &Connection, row: Row, update: &[u8], reason: &str) -> rusqlite::Result<()> {

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 pub use self::checks::Obstacle;
 use self::{address::Deployment, commands::Commands, line::Failure, scripts::Scripts, shards::Shards};
 use super::{
-    super::{Answer, BackendError, Position},
+    super::{Answer, BackendError, Position, Segment},
     store::{Append, Commit, Committed, Entry, Kept, Keys, Leases, Listener, Size, Store},
 };
 use crate::name::DocumentName;
@@ -137,6 +137,21 @@ impl Store for Link {
     fn commit(&self, keys: &Keys, commit: Commit) -> Answer<Committed> {
         let (commands, keys) = (self.commands.clone(), keys.clone());
         answer(async move { commands.commit(&keys, &commit).await })
+    }
+
+    fn segments(&self, keys: &Keys) -> Answer<Vec<(Position, Bytes)>> {
+        let (commands, keys) = (self.commands.clone(), keys.clone());
+        answer(async move { commands.segments(&keys).await })
+    }
+
+    fn segment_data(&self, keys: &Keys, segments: Vec<Position>) -> Answer<Vec<Option<Bytes>>> {
+        let (commands, keys) = (self.commands.clone(), keys.clone());
+        answer(async move { commands.segment_data(&keys, &segments).await })
+    }
+
+    fn replace_segments(&self, keys: &Keys, old: Vec<Position>, new: Segment) -> Answer<bool> {
+        let (commands, keys) = (self.commands.clone(), keys.clone());
+        answer(async move { commands.replace_segments(&keys, &old, &new).await })
     }
 
     fn set_aside(&self, keys: &Keys, entry: Bytes, keep: u32) -> Answer<()> {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::super::{Answer, Position};
+use super::super::{Answer, Position, Segment};
 use crate::name::DocumentName;
 
 /// For how long a node counts as alive after it has renewed its lease.
@@ -46,8 +46,17 @@ impl Keys {
     /// All keys but those of snapshots: the meta hash, the log, what was set aside, and the history, what is known of
     /// its segments and what they hold.
     pub fn all(&self) -> [String; 5] {
-        let key = |name: &str| format!("quire:{{{}}}:{name}", self.0);
-        [self.meta(), self.log(), self.set_aside(), key("h"), key("hd")]
+        [self.meta(), self.log(), self.set_aside(), self.segments(), self.segment_data()]
+    }
+
+    /// A hash: what is known of each segment of the history, by its position.
+    pub fn segments(&self) -> String {
+        format!("quire:{{{}}}:h", self.0)
+    }
+
+    /// A hash: what each segment of the history holds, by its position.
+    pub fn segment_data(&self) -> String {
+        format!("quire:{{{}}}:hd", self.0)
     }
 
     /// Where the same are kept after the document was deleted.
@@ -144,6 +153,8 @@ pub struct Commit {
     pub keep_from: Position,
     /// Its bytes.
     pub snapshot: Bytes,
+    /// The segment of the history that is kept with it.
+    pub segment: Option<Segment>,
 }
 
 /// What came of a [`Commit`].
@@ -235,6 +246,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Uploads a snapshot, and puts it in the place of the one before if it still may.
     fn commit(&self, keys: &Keys, commit: Commit) -> Answer<Committed>;
+
+    /// What is known of each segment of the history, oldest first.
+    fn segments(&self, keys: &Keys) -> Answer<Vec<(Position, Bytes)>>;
+
+    /// The content of these segments, as far as they are there.
+    fn segment_data(&self, keys: &Keys, segments: Vec<Position>) -> Answer<Vec<Option<Bytes>>>;
+
+    /// Puts a segment in the place of these, if all of them are there.
+    fn replace_segments(&self, keys: &Keys, old: Vec<Position>, new: Segment) -> Answer<bool>;
 
     /// Adds something to the list of what was set aside, and keeps the newest so many.
     fn set_aside(&self, keys: &Keys, entry: Bytes, keep: u32) -> Answer<()>;

@@ -10,7 +10,7 @@ use redis::{Cmd, Pipeline, Value, cmd};
 
 use super::{
     super::{
-        super::Position,
+        super::{Position, Segment},
         store::{Append, Commit, Committed, Entry, Kept, Keys, LEASE, Leases, Meta, Size, slot_tag},
     },
     keeper::random,
@@ -169,11 +169,19 @@ impl Commands {
         let key = format!("{}.{:x}", keys.snapshot(commit.version + 1, commit.node), random());
         let bulk = &self.bulk(&key);
         let elements = snapshot::upload(bulk, &key, &commit.snapshot).await?;
-        let mut call = self.scripts.commit.call(&[&keys.meta(), &keys.log(), &key], 256);
+        let (segments, data) = (keys.segments(), keys.segment_data());
+        let size =
+            256 + commit.segment.as_ref().map_or(0, |segment| segment.about.len() + segment.data.len());
+        let keys = [&*keys.meta(), &*keys.log(), &*key, &*segments, &*data];
+        let mut call = self.scripts.commit.call(&keys, size);
         call.arg(commit.epoch).arg(commit.version).arg(commit.version + 1);
         call.arg(write_position(commit.through)).arg(write_position(commit.keep_from)).arg(elements);
-        if let Some((position, beginning)) = &commit.stands_on {
-            call.arg(write_position(*position)).arg(&**beginning);
+        match &commit.stands_on {
+            Some((position, beginning)) => call.arg(write_position(*position)).arg(&**beginning),
+            None => call.arg("").arg(""),
+        };
+        if let Some(Segment { through, about, data }) = &commit.segment {
+            call.arg(write_position(*through)).arg(&**about).arg(&**data);
         }
         let committed = match bulk.run(&self.scripts.commit, &call).await? {
             1_i64 => return Ok(Committed::Done),
@@ -184,6 +192,50 @@ impl Commands {
         // If it stays, it goes by itself.
         let _ = bulk.ask::<()>(cmd("DEL").arg(&key)).await;
         Ok(committed)
+    }
+
+    pub(super) async fn segments(&self, keys: &Keys) -> Result<Vec<(Position, Bytes)>, Failure> {
+        let key = keys.segments();
+        let found: Vec<(Vec<u8>, Vec<u8>)> = self.bulk(&key).ask(cmd("HGETALL").arg(&key)).await?;
+        let read = found.into_iter().map(|(position, about)| Some((read_position(&position)?, about.into())));
+        let mut segments: Vec<(Position, Bytes)> = read
+            .collect::<Option<_>>()
+            .ok_or_else(|| Failure::strange("a history is not as Quire writes it"))?;
+        segments.sort_unstable_by_key(|(position, _)| *position);
+        Ok(segments)
+    }
+
+    pub(super) async fn segment_data(
+        &self,
+        keys: &Keys,
+        segments: &[Position],
+    ) -> Result<Vec<Option<Bytes>>, Failure> {
+        let key = keys.segment_data();
+        let bulk = self.bulk(&key);
+        let mut found = Vec::with_capacity(segments.len());
+        // One by one: an answer has a time in which it must come, and a bound.
+        for position in segments {
+            let data: Option<Vec<u8>> =
+                bulk.ask(cmd("HGET").arg(&key).arg(write_position(*position))).await?;
+            found.push(data.map(Bytes::from));
+        }
+        Ok(found)
+    }
+
+    pub(super) async fn replace_segments(
+        &self,
+        keys: &Keys,
+        old: &[Position],
+        new: &Segment,
+    ) -> Result<bool, Failure> {
+        let (segments, data) = (keys.segments(), keys.segment_data());
+        let size = new.about.len() + new.data.len() + old.len() * 32;
+        let mut call = self.scripts.replace_segments.call(&[&segments, &data], size);
+        call.arg(write_position(new.through)).arg(&*new.about).arg(&*new.data);
+        for position in old {
+            call.arg(write_position(*position));
+        }
+        self.bulk(&segments).run(&self.scripts.replace_segments, &call).await
     }
 
     pub(super) async fn set_aside(&self, keys: &Keys, entry: &[u8], keep: u32) -> Result<(), Failure> {

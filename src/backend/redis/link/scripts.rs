@@ -101,15 +101,16 @@ if s ~= '' then bytes = bytes + (redis.call('MEMORY', 'USAGE', s, 'SAMPLES', 0) 
 local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
 return { bytes, last and last[2][4] or false }";
 
-/// Keys: the meta hash, the log, the uploaded list. Arguments: the epoch, the version that is replaced, the new
-/// one, the position through which the snapshot goes, the first that is kept, how many elements the list has, and
-/// where it stands on an entry, its id and how its envelope begins. Answers 1 for done, 0 for outrun, -1 for
+/// Keys: the meta hash, the log, the uploaded list, what is known of segments, what they hold. Arguments: the epoch, the
+/// version that is replaced, the new one, the position through which the snapshot goes, the first that is kept, how many
+/// elements the list has; where it stands on an entry, its id and how its envelope begins, otherwise two empty ones; and
+/// where there is a segment, its position and these two. Answers 1 for done, 0 for outrun, -1 for
 /// another log, -2 for a list that is not all there.
 const COMMIT: &str = "
 local m = redis.call('HMGET', KEYS[1], 'e', 'v', 's')
 if (m[1] or '0') ~= ARGV[1] then return -1 end
 if (m[2] or '0') ~= ARGV[2] then return 0 end
-if ARGV[7] then
+if ARGV[7] ~= '' then
   local entry = redis.call('XRANGE', KEYS[2], ARGV[7], ARGV[7])[1]
   if not entry or entry[2][1] ~= 'u' or string.sub(entry[2][2], 1, #ARGV[8]) ~= ARGV[8] then return -1 end
 end
@@ -118,6 +119,24 @@ redis.call('PERSIST', KEYS[3])
 redis.call('HSET', KEYS[1], 'v', ARGV[3], 's', KEYS[3], 't', ARGV[4])
 if m[3] and m[3] ~= '' then redis.call('EXPIRE', m[3], 120) end
 redis.call('XTRIM', KEYS[2], 'MINID', ARGV[5])
+if ARGV[9] then
+  redis.call('HSET', KEYS[4], ARGV[9], ARGV[10])
+  redis.call('HSET', KEYS[5], ARGV[9], ARGV[11])
+end
+return 1";
+
+/// Keys: what is known of segments, what they hold. Arguments: the position of the new one, these two of it, and the
+/// positions of the old ones. Answers 1 where all of those were there; otherwise nothing changes.
+const REPLACE_SEGMENTS: &str = "
+for i = 4, #ARGV do
+  if redis.call('HEXISTS', KEYS[1], ARGV[i]) == 0 then return 0 end
+end
+for i = 4, #ARGV do
+  redis.call('HDEL', KEYS[1], ARGV[i])
+  redis.call('HDEL', KEYS[2], ARGV[i])
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
 return 1";
 
 /// Keys: the set of nodes, the node's lease. Arguments: the node, for how many milliseconds.
@@ -172,6 +191,7 @@ pub(super) struct Scripts {
     pub(super) create: Script,
     pub(super) size: Script,
     pub(super) commit: Script,
+    pub(super) replace_segments: Script,
     pub(super) lease: Script,
     pub(super) admit: Script,
     pub(super) dismiss: Script,
@@ -191,13 +211,14 @@ impl Scripts {
             create: Script::new([EMPTY_TRASH, CREATE].concat()),
             size: Script::new(SIZE),
             commit: Script::new(COMMIT),
+            replace_segments: Script::new(REPLACE_SEGMENTS),
             lease: Script::new(LEASE),
             admit: Script::new(ADMIT),
             dismiss: Script::new(DISMISS),
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 10] {
+    pub(super) fn all(&self) -> [&Script; 11] {
         [
             &self.append,
             &self.begin,
@@ -206,6 +227,7 @@ impl Scripts {
             &self.create,
             &self.size,
             &self.commit,
+            &self.replace_segments,
             &self.lease,
             &self.admit,
             &self.dismiss,

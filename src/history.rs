@@ -1,0 +1,314 @@
+//! The history of a document, made of segments: what a compaction takes out of the log is kept, with the text of what
+//! was deleted later, and with who made it. A version is a point behind a segment, and its content is that of all
+//! segments up to it.
+
+pub mod changes;
+pub mod segment;
+mod thinning;
+
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+use tracing::{debug, warn};
+
+use self::{
+    changes::{Authors, Part},
+    segment::{About, Edits},
+};
+use crate::{
+    backend::{Backend, BackendError, Position, Segment, Stored},
+    config::History,
+    document::{Document, pieces::pieces},
+    name::DocumentName,
+    record::{self, Record},
+};
+
+/// A version in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// The position of its last record.
+    pub id: Position,
+    /// What is known of it.
+    pub about: About,
+}
+
+/// Why there is no history.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HistoryError {
+    /// The backend does not answer with one.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// What is stored makes none.
+    #[error("the history cannot be read: {0}")]
+    Unreadable(String),
+}
+
+/// The segment of what the log has through a position; none where it has nothing that is in no segment yet.
+pub async fn gather(
+    backend: &dyn Backend,
+    name: &DocumentName,
+    through: Position,
+    document_bytes: usize,
+) -> Result<Option<Segment>, BackendError> {
+    let stored = backend.load(name).await?;
+    let is_first = backend.segments(name).await?.is_empty();
+    let make = move || segment_of(&stored, is_first, through, document_bytes);
+    beside_others(make).await.map_err(|error| BackendError::Store(error.to_string()))
+}
+
+fn segment_of(
+    stored: &Stored,
+    is_first: bool,
+    through: Position,
+    document_bytes: usize,
+) -> Result<Option<Segment>, HistoryError> {
+    let mut edits = Edits::default();
+    let (mut begin, mut end) = (None, 0);
+    if let (true, Some(snapshot)) = (is_first, &stored.snapshot) {
+        // What was before there was a history: nobody knows any more who wrote it, nor when.
+        let update =
+            record::read_snapshot(snapshot).map_err(|error| BackendError::Store(error.to_string()))?;
+        edits.push(None, update.into());
+    }
+    for (_, bytes) in stored.log.iter().filter(|(position, _)| *position <= through) {
+        let record = Record::read(bytes).map_err(unreadable)?;
+        begin = begin.or(Some(record.time));
+        end = record.time;
+        record.updates.into_iter().for_each(|authored| edits.push(authored.user, authored.update));
+    }
+    if edits.is_empty() {
+        return Ok(None);
+    }
+    let edits = edits.merged();
+    let data = edits.write().map_err(unreadable)?;
+    let about = About {
+        begin: begin.unwrap_or(end),
+        end,
+        document_bytes: document_bytes as u64,
+        bytes: data.len() as u64,
+        users: edits.users(),
+        name: None,
+        named_by: None,
+    };
+    Ok(Some(Segment { through, about: about.write(), data }))
+}
+
+/// All versions, oldest first.
+pub async fn versions(backend: &dyn Backend, name: &DocumentName) -> Result<Vec<Version>, HistoryError> {
+    let segments = backend.segments(name).await?;
+    segments.into_iter().map(|(id, about)| Ok(Version { id, about: read_about(&about)? })).collect()
+}
+
+/// The document as it was in a version; none where there is no such version.
+pub async fn content(
+    backend: &dyn Backend,
+    name: &DocumentName,
+    version: Position,
+) -> Result<Option<Document>, HistoryError> {
+    let segments = backend.read_segments(name, version).await?;
+    if segments.last().is_none_or(|last| last.through != version) {
+        return Ok(None);
+    }
+    beside_others(move || open(&segments)).await.map(Some)
+}
+
+/// A document from all that happened.
+fn open(segments: &[Segment]) -> Result<Document, HistoryError> {
+    let mut updates = Vec::new();
+    for segment in segments {
+        updates.extend(read_edits(segment)?.together());
+    }
+    let (document, gaps) = Document::load_with_gaps(&updates).map_err(unreadable)?;
+    if !gaps.is_empty() {
+        warn!(gaps = gaps.len(), "a version lacks edits that the store has lost");
+    }
+    Ok(document)
+}
+
+/// Who made what through a version, oldest first; through the newest edit that is saved, where none is named.
+async fn edits(
+    backend: &dyn Backend,
+    name: &DocumentName,
+    through: Option<Position>,
+) -> Result<Vec<(Position, Edits)>, HistoryError> {
+    let last = Position { epoch: u64::MAX, number: u64::MAX };
+    let mut all = Vec::new();
+    for segment in backend.read_segments(name, through.unwrap_or(last)).await? {
+        all.push((segment.through, read_edits(&segment)?));
+    }
+    if through.is_none() {
+        let mut edits = Edits::default();
+        for (_, bytes) in backend.load(name).await?.log {
+            let record = Record::read(&bytes).map_err(unreadable)?;
+            record.updates.into_iter().for_each(|authored| edits.push(authored.user, authored.update));
+        }
+        all.push((last, edits));
+    }
+    Ok(all)
+}
+
+/// Gives a version another name, or none. Answers whether there is such a version.
+pub async fn rename(
+    backend: &dyn Backend,
+    name: &DocumentName,
+    version: Position,
+    new: Option<String>,
+    by: Option<Arc<str>>,
+) -> Result<bool, HistoryError> {
+    let segments = backend.read_segments(name, version).await?;
+    let Some(segment) = segments.into_iter().last().filter(|last| last.through == version) else {
+        return Ok(false);
+    };
+    let about = read_about(&segment.about)?;
+    let named_by = new.as_ref().and(by).map(|by| by.to_string());
+    let about = About { name: new, named_by, ..about }.write();
+    Ok(backend.replace_segments(name, vec![version], Segment { about, ..segment }).await?)
+}
+
+/// Deletes a version: what happened before it belongs to the next one then. Answers whether there is such a version; the
+/// newest one cannot be deleted, for the document builds on it, and only loses its name.
+pub async fn remove(
+    backend: &dyn Backend,
+    name: &DocumentName,
+    version: Position,
+) -> Result<bool, HistoryError> {
+    let versions = versions(backend, name).await?;
+    let Some(at) = versions.iter().position(|found| found.id == version) else { return Ok(false) };
+    match versions.get(at + 1) {
+        Some(next) => join(backend, name, &[version, next.id]).await,
+        None => rename(backend, name, version, None, None).await,
+    }
+}
+
+/// Thins out what is old, and keeps what there is within its bound.
+pub async fn thin(backend: &dyn Backend, name: &DocumentName, history: &History, now: u64) {
+    let thinned = async {
+        let versions = versions(backend, name).await?;
+        for group in thinning::too_close(&versions, history.every, now) {
+            join(backend, name, &group).await?;
+        }
+        collapse(backend, name, history.bytes as u64).await
+    };
+    if let Err(error) = thinned.await {
+        // It is tried again after the next compaction.
+        debug!(document = %name, %error, "the history was not thinned out");
+    }
+}
+
+/// Makes one version of several that follow each other: the last of them. It keeps its name.
+async fn join(backend: &dyn Backend, name: &DocumentName, group: &[Position]) -> Result<bool, HistoryError> {
+    let (Some(first), Some(last)) = (group.first(), group.last()) else { return Ok(false) };
+    let segments = backend.read_segments(name, *last).await?;
+    let segments: Vec<_> = segments.into_iter().filter(|segment| segment.through >= *first).collect();
+    if segments.is_empty() {
+        return Ok(false);
+    }
+    let joined = beside_others(move || joined(&segments)).await?;
+    Ok(backend.replace_segments(name, group.to_vec(), joined).await?)
+}
+
+fn joined(segments: &[Segment]) -> Result<Segment, HistoryError> {
+    let newest = segments.last().ok_or_else(|| unreadable("there is nothing to join"))?;
+    let (mut edits, mut begin) = (Edits::default(), u64::MAX);
+    for segment in segments {
+        begin = begin.min(read_about(&segment.about)?.begin);
+        edits.extend(read_edits(segment)?);
+    }
+    let edits = edits.merged();
+    let data = edits.write().map_err(unreadable)?;
+    let about = read_about(&newest.about)?;
+    let about = About { begin, bytes: data.len() as u64, users: edits.users(), ..about }.write();
+    Ok(Segment { through: newest.through, about, data })
+}
+
+/// Where the history takes more than it may, its older half becomes one version, without what was deleted by then and
+/// without who wrote it.
+async fn collapse(backend: &dyn Backend, name: &DocumentName, bound: u64) -> Result<(), HistoryError> {
+    let versions = versions(backend, name).await?;
+    let all: u64 = versions.iter().map(|version| version.about.bytes).sum();
+    if all <= bound || versions.len() < 2 {
+        return Ok(());
+    }
+    let mut sum = 0;
+    let newest = &versions[..versions.len() - 1];
+    let old = newest.iter().take_while(|version| {
+        sum += version.about.bytes;
+        sum <= all / 2 || version.id == newest[0].id
+    });
+    let old: Vec<&Version> = old.collect();
+    let Some(last) = old.last() else { return Ok(()) };
+    // A single one that was collapsed before is as small as it gets.
+    if old.len() == 1 && last.about.users.is_empty() {
+        return Ok(());
+    }
+    let segments = backend.read_segments(name, last.id).await?;
+    let data = beside_others(move || {
+        let mut edits = Edits::default();
+        edits.push(None, open(&segments)?.diff(&Default::default()).map_err(unreadable)?);
+        edits.write().map_err(unreadable)
+    });
+    let data = data.await?;
+    let about =
+        About { begin: old[0].about.begin, bytes: data.len() as u64, users: vec![], ..last.about.clone() };
+    let collapsed = Segment { through: last.id, about: about.write(), data };
+    backend.replace_segments(name, old.iter().map(|version| version.id).collect(), collapsed).await?;
+    Ok(())
+}
+
+/// The text of a document as it is now, with who wrote it.
+pub async fn attributed(
+    backend: &dyn Backend,
+    name: &DocumentName,
+    now: Document,
+) -> Result<Vec<Part>, HistoryError> {
+    let edits = edits(backend, name, None).await?;
+    beside_others(move || {
+        let mut authors = Authors::default();
+        edits.iter().for_each(|(_, edits)| authors.note(edits));
+        Ok(changes::attributed(&pieces(&now).map_err(unreadable)?, &authors))
+    })
+    .await
+}
+
+/// What is different in a later document, by whom; `through` is its version, none where it is as it is now.
+pub async fn compared(
+    backend: &dyn Backend,
+    name: &DocumentName,
+    before: (Position, Document),
+    after: (Option<Position>, Document),
+) -> Result<Vec<Part>, HistoryError> {
+    let edits = edits(backend, name, after.0).await?;
+    beside_others(move || {
+        let mut authors = Authors::default();
+        for (through, edits) in &edits {
+            // What is in both was not deleted since, whoever had deleted it before.
+            if *through > before.0 {
+                authors.note(edits);
+            } else {
+                authors.note_inserted(edits);
+            }
+        }
+        let (before, after) = (pieces(&before.1).map_err(unreadable)?, pieces(&after.1).map_err(unreadable)?);
+        Ok(changes::compared(&before, &after, &authors))
+    })
+    .await
+}
+
+/// Does work that takes long, without keeping other tasks from their thread.
+async fn beside_others<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, HistoryError> + Send + 'static,
+) -> Result<T, HistoryError> {
+    spawn_blocking(work).await.map_err(unreadable).flatten()
+}
+
+fn read_about(bytes: &[u8]) -> Result<About, HistoryError> {
+    About::read(bytes).map_err(unreadable)
+}
+
+fn read_edits(segment: &Segment) -> Result<Edits, HistoryError> {
+    Edits::read(&segment.data).map_err(unreadable)
+}
+
+fn unreadable(error: impl ToString) -> HistoryError {
+    HistoryError::Unreadable(error.to_string())
+}

@@ -1,0 +1,559 @@
+//! `/api/documents/{name}/versions`: what a document was, who changed it, and how it becomes that again.
+
+use std::{fmt, str::FromStr};
+
+use axum::{
+    Json,
+    extract::{Path, Query, State, rejection::QueryRejection},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use tracing::info;
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    Shared,
+    asking::{Repeat, ask, not_there, save, within_time},
+    authorize::Caller,
+    body::InJson,
+    documents::{FormatName, accepted, read_parameters},
+    error::{Body, Problem, Refusals},
+};
+use crate::{
+    actor::{DocumentHandle, Edit},
+    backend::{BackendError, Position},
+    document::{
+        Document, edit,
+        export::{ExportError, export},
+    },
+    history::{self, HistoryError, changes},
+    level::Level,
+    name::DocumentName,
+};
+
+/// Versions of a page, unless it is told otherwise, and the most that it may have.
+const PAGE: usize = 100;
+const MAX_PAGE: usize = 1_000;
+/// The most bytes of a version's name.
+const MAX_NAME_BYTES: usize = 256;
+
+/// A version's id: the place of its last edit in the document's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct VersionId(Position);
+
+impl fmt::Display for VersionId {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "{}-{}", self.0.epoch, self.0.number)
+    }
+}
+
+impl FromStr for VersionId {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        let position = text.split_once('-').and_then(|(epoch, number)| {
+            Some(Position { epoch: epoch.parse().ok()?, number: number.parse().ok()? })
+        });
+        let wrong = || Problem::bad_request(format!("{text:?} is no version's id: those look like 0-17"));
+        position.map(Self).ok_or_else(wrong)
+    }
+}
+
+/// A page of a document's versions.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Versions {
+    /// The versions, newest first.
+    versions: Vec<Version>,
+    /// What to ask for as `before` to get the next page; nothing where this is the last one.
+    next: Option<String>,
+}
+
+/// A version of a document.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Version {
+    /// Its id.
+    #[schema(example = "0-17")]
+    id: String,
+    /// Its name, if somebody has given it one.
+    name: Option<String>,
+    /// Who has given it.
+    named_by: Option<String>,
+    /// When the first edit since the version before was made, in milliseconds since 1970.
+    begin: u64,
+    /// When its last edit was made, in milliseconds since 1970.
+    time: u64,
+    /// How many bytes the document had, as an update.
+    bytes: u64,
+    /// Whose edits there are since the version before, as far as tokens tell.
+    users: Vec<String>,
+}
+
+impl From<history::Version> for Version {
+    fn from(history::Version { id, about }: history::Version) -> Self {
+        Self {
+            id: VersionId(id).to_string(),
+            name: about.name,
+            named_by: about.named_by,
+            begin: about.begin,
+            time: about.end,
+            bytes: about.document_bytes,
+            users: about.users,
+        }
+    }
+}
+
+/// Which versions are asked for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Which {
+    /// Before which version's id.
+    before: Option<String>,
+    /// How many at most.
+    #[serde(default = "page")]
+    #[param(required = false, minimum = 1, maximum = 1000)]
+    limit: usize,
+    #[serde(rename = "token")]
+    #[param(ignore)]
+    _token: Option<String>,
+}
+
+fn page() -> usize {
+    PAGE
+}
+
+/// The document that a request is about, and the version of it.
+pub(crate) struct Named {
+    document: DocumentName,
+    version: Option<VersionId>,
+}
+
+impl axum::extract::FromRequestParts<Shared> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(
+        parts: &mut axum::http::request::Parts,
+        shared: &Shared,
+    ) -> Result<Self, Problem> {
+        let names =
+            Path::<std::collections::HashMap<String, String>>::from_request_parts(parts, shared).await;
+        let Path(names) = names.map_err(|error| Problem::bad_request(error.body_text()))?;
+        let name = names.get("name").map(String::as_str).unwrap_or_default();
+        let document = DocumentName::new(name).map_err(Problem::bad_request)?;
+        let version = names.get("version").map(|version| version.parse()).transpose()?;
+        Ok(Self { document, version })
+    }
+}
+
+impl Named {
+    fn version(&self) -> Result<Position, Problem> {
+        let version = self.version.ok_or_else(|| Problem::bad_request("no version is named"))?;
+        Ok(version.0)
+    }
+
+    fn no_version(&self) -> Problem {
+        let id = self.version.map(|version| version.to_string()).unwrap_or_default();
+        let document = self.document.as_str();
+        Problem::new(StatusCode::NOT_FOUND, format!("there is no version {id} of the document {document:?}"))
+    }
+}
+
+/// Lists the versions of a document
+///
+/// A version is kept when nobody has edited for a while (`--version-pause`), at most every so often
+/// (`--version-every`), when the last person has left, and when one is made by name. Old ones are thinned out; those with
+/// a name stay.
+#[utoipa::path(
+    get, path = "/api/documents/{name}/versions", operation_id = "versions", tag = "history",
+    params(("name" = String, Path, description = "The document's name."), Which),
+    responses((status = 200, description = "A page of the list.", body = Versions), Refusals),
+)]
+pub(crate) async fn list(
+    State(shared): State<Shared>,
+    Caller(access): Caller,
+    named: Named,
+    which: Result<Query<Which>, QueryRejection>,
+) -> Result<Json<Versions>, Problem> {
+    let Query(Which { before, limit, .. }) =
+        which.map_err(|error| Problem::bad_request(error.body_text()))?;
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(Problem::bad_request(format!("limit={limit} must be from 1 to {MAX_PAGE}")));
+    }
+    let before: Option<VersionId> = before.map(|before| before.parse()).transpose()?;
+    access.require(&named.document, Level::Read)?;
+    require_document(&shared, &named.document).await?;
+    let all = history::versions(&*shared.backend, &named.document).await?;
+    let older = all.into_iter().rev().filter(|version| before.is_none_or(|before| version.id < before.0));
+    let mut versions: Vec<Version> = older.take(limit + 1).map(Into::into).collect();
+    let more = versions.len() > limit;
+    versions.truncate(limit);
+    let next = versions.last().filter(|_| more).map(|last| last.id.clone());
+    Ok(Json(Versions { versions, next }))
+}
+
+/// A name for a version.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Naming {
+    /// The name; none takes a name away.
+    #[schema(example = "sent to print")]
+    name: Option<String>,
+}
+
+impl Naming {
+    fn checked(self) -> Result<Option<String>, Problem> {
+        match self.name {
+            Some(name) if name.is_empty() || name.len() > MAX_NAME_BYTES => Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                format!("the name has {} bytes; from 1 to {MAX_NAME_BYTES} are allowed", name.len()),
+            )),
+            name => Ok(name),
+        }
+    }
+}
+
+/// Keeps a version now
+///
+/// Of everything that is in the document. Where nothing has changed since the newest version, that one gets the name.
+#[utoipa::path(
+    post, path = "/api/documents/{name}/versions", operation_id = "keep_version", tag = "history",
+    params(("name" = String, Path, description = "The document's name.")),
+    request_body = Naming,
+    responses(
+        (status = 201, description = "It is kept.", body = Version),
+        (status = 409, description = "The server keeps no history (--no-history), or the document is empty.", body = Body,
+            content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large.", body = Body, content_type = "application/problem+json"),
+        (status = 415, description = "The body is no JSON.", body = Body, content_type = "application/problem+json"),
+        (status = 422, description = "The name is too long.", body = Body, content_type = "application/problem+json"),
+        Refusals,
+    ),
+)]
+pub(crate) async fn keep(
+    State(shared): State<Shared>,
+    Caller(access): Caller,
+    named: Named,
+    InJson(naming): InJson<Naming>,
+) -> Result<(StatusCode, Json<Version>), Problem> {
+    access.require(&named.document, Level::Write)?;
+    let name = naming.checked()?;
+    require_document(&shared, &named.document).await?;
+    let Some(mut newest) = keep_now(&shared, &named.document).await? else {
+        let reason =
+            "there is no version: the server keeps no history (--no-history), or nothing was ever written";
+        return Err(Problem::new(StatusCode::CONFLICT, reason));
+    };
+    if name.is_some() {
+        history::rename(&*shared.backend, &named.document, newest.id, name.clone(), access.author()).await?;
+        newest.about.name = name;
+        newest.about.named_by = access.user().map(str::to_owned);
+    }
+    Ok((StatusCode::CREATED, Json(newest.into())))
+}
+
+/// The newest version, when everything that was in the document is in it.
+async fn keep_now(shared: &Shared, name: &DocumentName) -> Result<Option<history::Version>, Problem> {
+    let keep = |document: DocumentHandle| async move { Ok(document.keep_version().await?) };
+    within_time(Repeat::Harmless, ask(shared, name, keep)).await?;
+    Ok(history::versions(&*shared.backend, name).await?.pop())
+}
+
+/// Fetches a version
+///
+/// In any format in which the document itself can be exported.
+#[utoipa::path(
+    get, path = "/api/documents/{name}/versions/{version}", operation_id = "version", tag = "history",
+    params(
+        ("name" = String, Path, description = "The document's name."),
+        ("version" = String, Path, description = "The version's id.", example = "0-17"),
+        ("format" = Option<FormatName>, Query, description = "The format."),
+        ("root" = Option<Vec<String>>, Query, explode = true,
+            description = "What a root type is where its content does not tell, as for the document itself."),
+        ("Accept" = Option<String>, Header, description = "Which formats are wanted, where `format` is not given."),
+    ),
+    responses(
+        (status = 200, description = "The document as it was.",
+            content(
+                (Vec<u8> = "application/octet-stream"), (serde_json::Value = "application/json"),
+                (String = "text/plain"), (String = "application/xml"), (String = "text/html"),
+                (String = "text/markdown"),
+            )),
+        (status = 406, description = "There is no such format.", body = Body, content_type = "application/problem+json"),
+        Refusals,
+    ),
+)]
+pub(crate) async fn fetch(
+    State(shared): State<Shared>,
+    Caller(access): Caller,
+    named: Named,
+    parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Query(parameters) = parameters.map_err(|error| Problem::bad_request(error.body_text()))?;
+    access.require(&named.document, Level::Read)?;
+    let (format, roots) = read_parameters(&parameters)?;
+    let format = match format {
+        Some(format) => format,
+        None => accepted(&headers)?,
+    };
+    let document = content(&shared, &named, named.version()?).await?;
+    let content = export(&document, format, &roots).map_err(|error| match error {
+        ExportError::WrongKind { .. } => Problem::bad_request(error),
+        ExportError::Engine(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error),
+    })?;
+    // What people wrote is no page of this server: opened in a browser, it must not act as one.
+    let guarding =
+        [(header::CONTENT_SECURITY_POLICY, "sandbox"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    Ok((guarding, [(header::CONTENT_TYPE, format.media_type())], content).into_response())
+}
+
+/// Names a version
+#[utoipa::path(
+    patch, path = "/api/documents/{name}/versions/{version}", operation_id = "name_version", tag = "history",
+    params(
+        ("name" = String, Path, description = "The document's name."),
+        ("version" = String, Path, description = "The version's id.", example = "0-17"),
+    ),
+    request_body = Naming,
+    responses(
+        (status = 204, description = "It has the name."),
+        (status = 413, description = "The body is too large.", body = Body, content_type = "application/problem+json"),
+        (status = 415, description = "The body is no JSON.", body = Body, content_type = "application/problem+json"),
+        (status = 422, description = "The name is too long.", body = Body, content_type = "application/problem+json"),
+        Refusals,
+    ),
+)]
+pub(crate) async fn rename(
+    State(shared): State<Shared>,
+    Caller(access): Caller,
+    named: Named,
+    InJson(naming): InJson<Naming>,
+) -> Result<StatusCode, Problem> {
+    access.require(&named.document, Level::Write)?;
+    let name = naming.checked()?;
+    let version = named.version()?;
+    match history::rename(&*shared.backend, &named.document, version, name, access.author()).await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(named.no_version()),
+    }
+}
+
+/// Deletes a version
+///
+/// What was changed in it belongs to the next one then. The newest version only loses its name, because the document
+/// builds on it.
+#[utoipa::path(
+    delete, path = "/api/documents/{name}/versions/{version}", operation_id = "remove_version", tag = "history",
+    params(
+        ("name" = String, Path, description = "The document's name."),
+        ("version" = String, Path, description = "The version's id.", example = "0-17"),
+    ),
+    responses((status = 204, description = "It is deleted."), Refusals),
+)]
+pub(crate) async fn remove(
+    State(shared): State<Shared>,
+    Caller(access): Caller,
+    named: Named,
+) -> Result<StatusCode, Problem> {
+    access.require(&named.document, Level::Admin)?;
+    match history::remove(&*shared.backend, &named.document, named.version()?).await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(named.no_version()),
+    }
+}
+
+/// What restoring a version has done.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Restored {
+    /// The version of what was there before: restoring it undoes this.
+    #[schema(example = "0-23")]
+    before: Option<String>,
+}
+
+/// Restores a version
+///
+/// The document becomes what it was, by an ordinary edit that everybody in it sees at once. A version of what was there
+/// before is kept, so that restoring that one brings it back.
+#[utoipa::path(
+    post, path = "/api/documents/{name}/versions/{version}/restore", operation_id = "restore_version", tag = "history",
+    params(
+        ("name" = String, Path, description = "The document's name."),
+        ("version" = String, Path, description = "The version's id.", example = "0-17"),
+    ),
+    responses(
+        (status = 200, description = "It is restored, and saved.", body = Restored),
+        (status = 413, description = "The document is full.", body = Body, content_type = "application/problem+json"),
+        Refusals,
+    ),
+)]
+pub(crate) async fn restore(
+    State(shared): State<Shared>,
+    Caller(access): Caller,
+    named: Named,
+) -> Result<Json<Restored>, Problem> {
+    access.require(&named.document, Level::Write)?;
+    let version = named.version()?;
+    let (id, name) = (VersionId(version), &named.document);
+    let wanted = content(&shared, &named, version).await?;
+    let broken = |error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error);
+    let (bytes, wanted) = (wanted.bytes(), edit::content(&wanted).map_err(broken)?);
+    let before = keep_now(&shared, name).await?.map(|before| VersionId(before.id).to_string());
+    let restore = |document: DocumentHandle| {
+        let (wanted, author) = (wanted.clone(), access.author());
+        let edit: Edit = Box::new(move |document| Ok(Ok(edit::difference_to(document, wanted)?)));
+        async move { document.edit(bytes, author, edit).await }
+    };
+    save(&shared, name, Repeat::Harmless, restore).await?;
+    info!(document = %name, version = %id, by = access.user(), "a version was restored");
+    Ok(Json(Restored { before }))
+}
+
+/// A part of a text, and who wrote it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Part {
+    /// The root type that it is in.
+    root: String,
+    /// What became of it from one version to the other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    change: Option<Change>,
+    /// Who wrote it, or deleted it; none where no token told.
+    user: Option<String>,
+    /// The text. After each paragraph stands a line break.
+    text: String,
+}
+
+/// What became of a text.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Change {
+    Kept,
+    Inserted,
+    Deleted,
+}
+
+/// A text in parts.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Parts {
+    /// The parts, in their order.
+    parts: Vec<Part>,
+}
+
+/// Between which versions.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Since {
+    /// The id of the earlier version; the one before, where it is not given.
+    since: Option<String>,
+    #[serde(rename = "token")]
+    #[param(ignore)]
+    _token: Option<String>,
+}
+
+/// Compares two versions
+///
+/// Their text, with what was inserted and deleted, and by whom.
+#[utoipa::path(
+    get, path = "/api/documents/{name}/versions/{version}/changes", operation_id = "changes", tag = "history",
+    params(
+        ("name" = String, Path, description = "The document's name."),
+        ("version" = String, Path, description = "The id of the later version.", example = "0-17"),
+        Since,
+    ),
+    responses((status = 200, description = "The text.", body = Parts), Refusals),
+)]
+pub(crate) async fn compare(
+    State(shared): State<Shared>,
+    Caller(access): Caller,
+    named: Named,
+    since: Result<Query<Since>, QueryRejection>,
+) -> Result<Json<Parts>, Problem> {
+    let Query(Since { since, .. }) = since.map_err(|error| Problem::bad_request(error.body_text()))?;
+    access.require(&named.document, Level::Read)?;
+    let later = named.version()?;
+    let since: Option<VersionId> = since.map(|since| since.parse()).transpose()?;
+    let earlier = match since {
+        Some(since) => Some(since.0),
+        None => {
+            let versions = history::versions(&*shared.backend, &named.document).await?;
+            versions.into_iter().rev().map(|version| version.id).find(|id| *id < later)
+        }
+    };
+    let before = match earlier {
+        Some(earlier) => {
+            let earlier_named = Named { document: named.document.clone(), version: Some(VersionId(earlier)) };
+            (earlier, content(&shared, &earlier_named, earlier).await?)
+        }
+        None => (Position::default(), Document::default()),
+    };
+    let after = (Some(later), content(&shared, &named, later).await?);
+    let parts = history::compared(&*shared.backend, &named.document, before, after).await?;
+    let parts = parts.into_iter().map(|part| Part {
+        change: Some(match part.change {
+            changes::Change::Kept => Change::Kept,
+            changes::Change::Inserted => Change::Inserted,
+            changes::Change::Deleted => Change::Deleted,
+        }),
+        ..part.into()
+    });
+    Ok(Json(Parts { parts: parts.collect() }))
+}
+
+/// Who wrote what
+///
+/// The text of the document as it is now, with the user of each part: the `sub` of the token with which it was written.
+#[utoipa::path(
+    get, path = "/api/documents/{name}/attribution", operation_id = "attribution", tag = "history",
+    params(("name" = String, Path, description = "The document's name.")),
+    responses((status = 200, description = "The text.", body = Parts), Refusals),
+)]
+pub(crate) async fn attribute(
+    State(shared): State<Shared>,
+    Caller(access): Caller,
+    named: Named,
+) -> Result<Json<Parts>, Problem> {
+    access.require(&named.document, Level::Read)?;
+    let look = |document: DocumentHandle| async move {
+        let exists = document.exists().await?;
+        let whole = document.read(|document: &Document| document.diff(&Default::default())).await?;
+        Ok(exists.then_some(whole))
+    };
+    let whole = ask(&shared, &named.document, look).await?.ok_or_else(|| not_there(&named.document))?;
+    let broken = |error: &dyn ToString| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    let now = Document::load(&[whole.map_err(|error| broken(&error))?]).map_err(|error| broken(&error))?;
+    let parts = history::attributed(&*shared.backend, &named.document, now).await?;
+    Ok(Json(Parts { parts: parts.into_iter().map(Into::into).collect() }))
+}
+
+impl From<changes::Part> for Part {
+    fn from(changes::Part { root, user, text, .. }: changes::Part) -> Self {
+        Self { root, change: None, user: user.as_deref().map(str::to_owned), text }
+    }
+}
+
+async fn content(shared: &Shared, named: &Named, version: Position) -> Result<Document, Problem> {
+    let found = history::content(&*shared.backend, &named.document, version).await?;
+    found.ok_or_else(|| named.no_version())
+}
+
+/// Refuses where there is no such document.
+async fn require_document(shared: &Shared, name: &DocumentName) -> Result<(), Problem> {
+    match ask(shared, name, |document: DocumentHandle| async move { document.exists().await }).await? {
+        true => Ok(()),
+        false => Err(not_there(name)),
+    }
+}
+
+impl From<HistoryError> for Problem {
+    fn from(error: HistoryError) -> Self {
+        match error {
+            HistoryError::Backend(BackendError::Away(_) | BackendError::Closed | BackendError::Recreated) => {
+                Self::unavailable(error)
+            }
+            HistoryError::Backend(BackendError::Deleted) => Self::new(StatusCode::NOT_FOUND, error),
+            error => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error),
+        }
+    }
+}
