@@ -65,6 +65,7 @@ macro_rules! keeps_the_promise {
             a_deleted_document_stays_deleted_and_comes_back_as_it_was
             a_name_that_is_begun_anew_has_nothing
             who_loaded_what_was_deleted_adds_nothing_to_what_is_begun_anew
+            who_goes_on_appending_while_a_name_is_begun_anew_adds_nothing_to_it
             what_was_deleted_goes_when_its_time_is_over
             a_list_names_what_is_there_in_order_and_in_pages
             closing_keeps_what_was_accepted_and_refuses_the_rest
@@ -371,6 +372,36 @@ async fn who_loaded_what_was_deleted_adds_nothing_to_what_is_begun_anew(store: &
     assert_eq!(texts(&load(&*backend, "essay").await), ["new"]);
     append(&*backend, "essay", "newer").await;
     assert_eq!(texts(&load(&*backend, "essay").await), ["new", "newer"]);
+}
+
+async fn who_goes_on_appending_while_a_name_is_begun_anew_adds_nothing_to_it(store: &impl Store) {
+    let backend = store.open().await;
+    let essay = name("essay");
+    for round in 0..20 {
+        let feed = backend.follow(&essay);
+        backend.load(&essay).await.unwrap();
+        append(&*backend, "essay", "old").await;
+        let appending = tokio::spawn({
+            let (backend, essay) = (backend.clone(), essay.clone());
+            // It ends when all that comes after is refused, and goes on for a while where that is not so.
+            async move {
+                let mut refused = 0;
+                for _ in 0..500 {
+                    refused += usize::from(backend.append(&essay, text("old")).await.is_err());
+                    if refused == 20 {
+                        break;
+                    }
+                }
+                refused
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(round)).await;
+        assert!(backend.delete(&essay, KEPT).await.unwrap());
+        assert!(backend.create(&essay).await.unwrap());
+        assert_eq!(appending.await.unwrap(), 20, "round {round}");
+        drop(feed);
+        assert_eq!(load(&*backend, "essay").await, Stored::default(), "round {round}");
+    }
 }
 
 async fn what_was_deleted_goes_when_its_time_is_over(store: &impl Store) {
