@@ -127,5 +127,6 @@ mod tests {
         {
             assert!(end.reason().ends_with(')'), "{}", end.reason());
         }
+        assert!(End::Recreated.reason().ends_with("what is here"));
     }
 }

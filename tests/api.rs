@@ -104,7 +104,7 @@ async fn the_accept_header_chooses_where_the_address_does_not() {
     assert_eq!(html.header("content-security-policy"), Some("sandbox"));
     assert_eq!(server.get("/api/documents/letter?format=delta").await.text(), "[{\"insert\":\"hello\"}]");
     assert_eq!(server.get_with("/api/documents/letter", "Accept: image/png\r\n").await.status, 406);
-    let posted = server.request("POST", "/api/documents/letter", "Content-Length: 0\r\n").await;
+    let posted = server.request("POST", "/api/documents/letter/raw", "Content-Length: 0\r\n").await;
     assert_eq!((posted.status, posted.header("content-type")), (405, Some("application/problem+json")));
 }
 

@@ -65,6 +65,7 @@ macro_rules! keeps_the_promise {
             a_deleted_document_stays_deleted_and_comes_back_as_it_was
             a_name_that_is_begun_anew_has_nothing
             who_loaded_what_was_deleted_adds_nothing_to_what_is_begun_anew
+            who_goes_on_appending_while_a_name_is_begun_anew_adds_nothing_to_it
             what_was_deleted_goes_when_its_time_is_over
             a_list_names_what_is_there_in_order_and_in_pages
             closing_keeps_what_was_accepted_and_refuses_the_rest
@@ -373,6 +374,36 @@ async fn who_loaded_what_was_deleted_adds_nothing_to_what_is_begun_anew(store: &
     assert_eq!(texts(&load(&*backend, "essay").await), ["new", "newer"]);
 }
 
+async fn who_goes_on_appending_while_a_name_is_begun_anew_adds_nothing_to_it(store: &impl Store) {
+    let backend = store.open().await;
+    let essay = name("essay");
+    for round in 0..20 {
+        let feed = backend.follow(&essay);
+        backend.load(&essay).await.unwrap();
+        append(&*backend, "essay", "old").await;
+        let appending = tokio::spawn({
+            let (backend, essay) = (backend.clone(), essay.clone());
+            // It ends when all that comes after is refused, and goes on for a while where that is not so.
+            async move {
+                let mut refused = 0;
+                for _ in 0..500 {
+                    refused += usize::from(backend.append(&essay, text("old")).await.is_err());
+                    if refused == 20 {
+                        break;
+                    }
+                }
+                refused
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(round)).await;
+        assert!(backend.delete(&essay, KEPT).await.unwrap());
+        assert!(backend.create(&essay).await.unwrap());
+        assert_eq!(appending.await.unwrap(), 20, "round {round}");
+        drop(feed);
+        assert_eq!(load(&*backend, "essay").await, Stored::default(), "round {round}");
+    }
+}
+
 async fn what_was_deleted_goes_when_its_time_is_over(store: &impl Store) {
     let backend = store.open().await;
     for document in ["purged", "later", "short"] {
@@ -611,6 +642,78 @@ mod embedded {
         let error = refusal(folder.path());
         assert!(matches!(error.obstacle, Obstacle::Newer(3)), "{error}");
         assert_eq!(std::fs::read(folder.path().join("quire.db")).unwrap(), before);
+    }
+
+    /// A folder as the first version of the tables was written, with a document.
+    fn first_version() -> TempDir {
+        let folder = TempDir::new().unwrap();
+        let database = rusqlite::Connection::open(folder.path().join("quire.db")).unwrap();
+        let tables = "
+            CREATE TABLE document (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+            CREATE TABLE snapshot (document INTEGER PRIMARY KEY, through INTEGER NOT NULL, data BLOB NOT NULL) STRICT;
+            CREATE TABLE log (
+                document INTEGER NOT NULL, position INTEGER NOT NULL, record BLOB NOT NULL,
+                PRIMARY KEY (document, position)
+            ) STRICT, WITHOUT ROWID;
+            CREATE TABLE set_aside (
+                id INTEGER PRIMARY KEY, document INTEGER NOT NULL, time TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP,
+                reason TEXT NOT NULL, data BLOB NOT NULL
+            ) STRICT;
+            CREATE INDEX set_aside_document ON set_aside (document);
+            INSERT INTO document VALUES (7, 'essay');
+            INSERT INTO snapshot VALUES (7, 1, CAST('snapshot' AS BLOB));
+            INSERT INTO log VALUES (7, 2, CAST('2' AS BLOB));
+            PRAGMA user_version = 1;";
+        database.execute_batch(tables).unwrap();
+        folder
+    }
+
+    #[tokio::test]
+    async fn a_database_of_the_first_version_is_used_on() {
+        let folder = first_version();
+        let backend = folder.open().await;
+        assert_eq!(texts(&load(&*backend, "essay").await), ["snapshot", "2"]);
+        let listed = backend.list("", "", 10).await.unwrap();
+        assert_eq!((listed[0].name.as_str(), listed[0].bytes, listed[0].changed), ("essay", 9, None));
+        let position = append(&*backend, "essay", "3").await;
+        assert_eq!(position, Position { epoch: 0, number: 3 });
+        assert!(backend.list("", "", 10).await.unwrap()[0].changed.is_some());
+        backend.close().await.unwrap();
+        assert_eq!(texts(&load(&*folder.open().await, "essay").await), ["snapshot", "2", "3"]);
+    }
+
+    #[tokio::test]
+    async fn what_was_deleted_takes_no_space_when_its_time_is_over() {
+        let folder = TempDir::new().unwrap();
+        let backend = folder.open().await;
+        for document in ["short", "long"] {
+            let position = append(&*backend, document, "1").await;
+            compact(&*backend, document, position, "snapshot").await;
+            append(&*backend, document, "2").await;
+            backend.set_aside(&name(document), text("bad"), "it broke the engine".to_owned()).await.unwrap();
+        }
+        assert!(backend.delete(&name("short"), Duration::from_millis(1)).await.unwrap());
+        assert!(backend.delete(&name("long"), KEPT).await.unwrap());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        backend.close().await.unwrap();
+        let backend = folder.open().await;
+        append(&*backend, "other", "1").await;
+        backend.close().await.unwrap();
+
+        let database = rusqlite::Connection::open(folder.path().join("quire.db")).unwrap();
+        let count = |table: &str, document: &str| {
+            let query = format!(
+                "SELECT count(*) FROM {table} WHERE document = (SELECT id FROM document WHERE name = ?1)"
+            );
+            database.query_row(&query, [document], |row| row.get::<_, i64>(0)).unwrap()
+        };
+        for table in ["snapshot", "log", "set_aside"] {
+            assert_eq!((count(table, "short"), count(table, "long")), (0, 1), "{table}");
+        }
+        drop(database);
+        let backend = folder.open().await;
+        assert_eq!(backend.load(&name("short")).await, Err(BackendError::Deleted));
+        assert!(backend.undelete(&name("long")).await.unwrap());
     }
 
     #[tokio::test]

@@ -11,12 +11,15 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use quire::backend::{
-    Position,
-    redis::{
-        link::Link,
-        store::{Append, Commit, Committed, Keys, Store},
+use quire::{
+    backend::{
+        Position,
+        redis::{
+            link::Link,
+            store::{Append, Commit, Committed, Keys, Store},
+        },
     },
+    name::DocumentName,
 };
 use tokio::task::spawn_blocking;
 
@@ -110,6 +113,31 @@ async fn a_cluster_is_used_like_one_redis() {
     for (keys, _) in &documents {
         assert_eq!(reader.messages(keys), ["1-1|one", "the end"]);
     }
+    let deleted =
+        |keys: &Keys| reader.messages(keys).iter().filter(|message| *message == "it was deleted").count();
+    let kept = Duration::from_secs(60);
+    for (keys, _) in &documents {
+        let before = reader.link.read(keys).await.unwrap();
+        assert!(writer.link.delete(keys, kept, "it was deleted".into()).await.unwrap());
+        assert!(reader.link.read(keys).await.unwrap().meta.deleted);
+        assert_eq!(writer.append(keys, 1, "late").await.unwrap(), Append::NoLog);
+        assert_eq!(writer.link.begin(keys, 1).await.unwrap(), None);
+        assert_eq!(writer.link.size(keys).await.unwrap(), None);
+        assert!(writer.link.undelete(keys).await.unwrap());
+        assert_eq!(reader.link.read(keys).await.unwrap(), before);
+        assert!(writer.link.size(keys).await.unwrap().is_some_and(|size| size.bytes > 0));
+        assert!(writer.link.delete(keys, kept, "it was deleted".into()).await.unwrap());
+        assert!(writer.link.create(keys).await.unwrap());
+        assert_eq!(writer.append(keys, 1, "late").await.unwrap(), Append::OldEpoch);
+    }
+    until("all deletions are heard", PATIENCE, || documents.iter().all(|(keys, _)| deleted(keys) == 2)).await;
+    let names = ["a", "b/1", "b/2"].map(|name| DocumentName::new(name).unwrap());
+    for name in &names {
+        writer.link.enlist(name, true).await.unwrap();
+    }
+    assert_eq!(reader.link.names("b/", "", 10).await.unwrap(), ["b/1", "b/2"]);
+    writer.link.enlist(&names[1], false).await.unwrap();
+    assert_eq!(reader.link.names("", "a", 10).await.unwrap(), ["b/2"]);
     assert_eq!(writer.link.lease(7).await.unwrap().live, [7]);
     assert!(writer.link.admit("alice", 7, &[7], 1).await.unwrap());
     assert!(!writer.link.admit("alice", 8, &[7], 1).await.unwrap());

@@ -199,7 +199,7 @@ impl Backend for Redis {
 }
 
 impl Inner {
-    async fn load(&self, name: &DocumentName) -> Result<Stored, BackendError> {
+    async fn load(self: &Arc<Self>, name: &DocumentName) -> Result<Stored, BackendError> {
         let keys = &Keys::new(name);
         let follower = self.following.get(keys);
         if follower.is_some() {
@@ -250,13 +250,13 @@ impl Inner {
     }
 
     /// Begins a log where there is none, and answers the epoch in which it is.
-    async fn begin(&self, name: &DocumentName, epoch: u64) -> Result<u64, BackendError> {
+    async fn begin(self: &Arc<Self>, name: &DocumentName, epoch: u64) -> Result<u64, BackendError> {
         let begun = self.store.begin(&Keys::new(name), epoch).await?.ok_or(BackendError::Deleted)?;
         self.enlist_some_time(name);
         Ok(begun)
     }
 
-    async fn append(&self, name: &DocumentName, record: Bytes) -> Result<Appended, BackendError> {
+    async fn append(self: &Arc<Self>, name: &DocumentName, record: Bytes) -> Result<Appended, BackendError> {
         let keys = &Keys::new(name);
         let stamp = Stamp { run: self.run, number: self.written.fetch_add(1, Ordering::Relaxed) };
         let large = record.len() > MAX_MESSAGE_BYTES;

@@ -1,7 +1,7 @@
 //! How documents come and go on Redis, and the list of them. The list is one key for all, which a cluster has elsewhere
 //! than the documents: it is written behind them, may name a few that are gone, and who reads it looks at each.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tracing::debug;
@@ -36,7 +36,7 @@ impl Inner {
     pub(super) async fn undelete(&self, name: &DocumentName) -> Result<bool, BackendError> {
         let undeleted = self.store.undelete(&Keys::new(name)).await?;
         if undeleted {
-            self.store.enlist(name, true).await?;
+            self.enlist(name).await;
         }
         Ok(undeleted)
     }
@@ -44,20 +44,23 @@ impl Inner {
     pub(super) async fn create(&self, name: &DocumentName) -> Result<bool, BackendError> {
         let created = self.store.create(&Keys::new(name)).await?;
         if created {
-            self.store.enlist(name, true).await?;
+            self.enlist(name).await;
         }
         Ok(created)
     }
 
-    /// Adds a document to the list, without making anybody wait for it.
-    pub(super) fn enlist_some_time(&self, name: &DocumentName) {
-        let enlisted = self.store.enlist(name, true);
-        let name = name.clone();
-        self.runtime.spawn(self.ongoing.track_future(async move {
-            if let Err(error) = enlisted.await {
-                debug!(document = %name, %error, "not in the list before it is opened again");
-            }
-        }));
+    /// Adds a document to the list.
+    async fn enlist(&self, name: &DocumentName) {
+        if let Err(error) = self.store.enlist(name, true).await {
+            debug!(document = %name, %error, "not in the list before it is opened again");
+        }
+    }
+
+    /// The same, without making anybody wait for it.
+    pub(super) fn enlist_some_time(self: &Arc<Self>, name: &DocumentName) {
+        let (inner, name) = (self.clone(), name.clone());
+        let enlisting = async move { inner.enlist(&name).await };
+        self.runtime.spawn(self.ongoing.track_future(enlisting));
     }
 
     pub(super) async fn list(

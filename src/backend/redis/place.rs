@@ -306,6 +306,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_of_a_document_that_was_begun_anew_is_not_handed_over() {
+        let later = |generations: u64, lost: u64| Position {
+            epoch: EPOCH + (generations << GENERATION_SHIFT) + lost,
+            number: 1,
+        };
+        let mut place = loaded();
+        assert!(!place.is_before(later(0, 1).epoch) && place.is_before(later(1, 0).epoch));
+        assert_eq!(place.hear(later(1, 0), by(OTHER, 9)), Heard::OtherDocument);
+        // Nor while it is waited for that it is loaded again.
+        assert_eq!(place.hear(later(2, 3), by(OTHER, 10)), Heard::OtherDocument);
+        // A log that was lost is another one of the same document.
+        assert_eq!(loaded().hear(later(0, 1), by(OTHER, 9)), Heard::OtherLog);
+        // Who has no log yet may meet any.
+        assert_eq!(Place::new(Own { run: OWN, since: 10 }).hear(later(1, 0), by(OTHER, 9)), Heard::HandOver);
+    }
+
+    #[test]
     fn what_comes_in_order_is_handed_over_once() {
         let mut place = loaded();
         assert_eq!(place.hear(at(4), by(OTHER, 4)), Heard::HandOver);
