@@ -296,7 +296,7 @@ async fn a_deleted_document_stays_deleted_and_comes_back_as_it_was(store: &impl 
     for _ in 0..2 {
         assert_eq!(backend.load(&essay).await, Err(BackendError::Deleted));
         assert_eq!(backend.append(&essay, text("3")).await, Err(BackendError::Deleted));
-        assert_eq!(backend.compact(&essay, last, text("3")).await, Err(BackendError::Deleted));
+        assert_eq!(backend.compact(&essay, last, text("3"), None).await, Err(BackendError::Deleted));
         assert!(backend.delete(&essay, KEPT).await.unwrap(), "it is deleted already");
     }
     backend.close().await.unwrap();
@@ -333,7 +333,7 @@ async fn a_name_that_is_begun_anew_has_nothing(store: &impl Store) {
         assert_eq!(load(&*backend, "essay").await, Stored::default());
         assert!(!backend.undelete(&essay).await.unwrap(), "there is a new one");
         // Made of what is no more.
-        let _ = backend.compact(&essay, last, text("old")).await;
+        let _ = backend.compact(&essay, last, text("old"), None).await;
         assert_eq!(load(&*backend, "essay").await, Stored::default());
     }
     // Also where nothing was made of it yet.
@@ -356,7 +356,7 @@ async fn who_loaded_what_was_deleted_adds_nothing_to_what_is_begun_anew(store: &
     assert!(backend.create(&essay).await.unwrap());
     for _ in 0..2 {
         backend.append(&essay, text("late")).await.unwrap_err();
-        backend.compact(&essay, position, text("late")).await.unwrap_err();
+        backend.compact(&essay, position, text("late"), None).await.unwrap_err();
         assert_eq!(backend.load(&essay).await, Err(BackendError::Recreated));
     }
     drop(feed);
@@ -476,7 +476,7 @@ async fn closing_keeps_what_was_accepted_and_refuses_the_rest(store: &impl Store
 
     let essay = name("essay");
     assert!(matches!(backend.append(&essay, text("late")).await, Err(BackendError::Closed)));
-    assert!(matches!(backend.compact(&essay, positions[0], text("late")).await, Err(BackendError::Closed)));
+    assert!(matches!(backend.compact(&essay, positions[0], text("late"), None).await, Err(BackendError::Closed)));
     assert!(matches!(backend.load(&essay).await, Err(BackendError::Closed)));
     backend.close().await.expect("closing twice is closing once");
 
@@ -905,7 +905,7 @@ async fn append(backend: &dyn Backend, document: &str, record: impl Into<Bytes>)
 }
 
 async fn compact(backend: &dyn Backend, document: &str, through: Position, snapshot: impl Into<Bytes>) {
-    backend.compact(&name(document), through, snapshot.into()).await.unwrap();
+    backend.compact(&name(document), through, snapshot.into(), None).await.unwrap();
 }
 
 /// The snapshot, where there is one, and the records, of a document that holds text.
