@@ -476,7 +476,10 @@ async fn closing_keeps_what_was_accepted_and_refuses_the_rest(store: &impl Store
 
     let essay = name("essay");
     assert!(matches!(backend.append(&essay, text("late")).await, Err(BackendError::Closed)));
-    assert!(matches!(backend.compact(&essay, positions[0], text("late"), None).await, Err(BackendError::Closed)));
+    assert!(matches!(
+        backend.compact(&essay, positions[0], text("late"), None).await,
+        Err(BackendError::Closed)
+    ));
     assert!(matches!(backend.load(&essay).await, Err(BackendError::Closed)));
     backend.close().await.expect("closing twice is closing once");
 

@@ -303,7 +303,23 @@ impl Person {
 
     /// Takes one message, and tells whether it was a sync step 2.
     pub async fn hears_one(&mut self) -> bool {
-        match self.raw.hears().await {
+        let message = self.raw.hears().await;
+        self.takes(message).await
+    }
+
+    /// Takes everything that the server has for her by now.
+    pub async fn catches_up(&mut self) {
+        self.raw.send([3]).await;
+        loop {
+            match self.raw.hears().await {
+                Message::Awareness(_) => return,
+                message => drop(self.takes(message).await),
+            }
+        }
+    }
+
+    async fn takes(&mut self, message: Message) -> bool {
+        match message {
             Message::SyncStep1(known) => {
                 let known = StateVector::decode_v1(&known.write()).unwrap();
                 let update = self.doc.transact().encode_diff_v1(&known);
