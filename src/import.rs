@@ -340,7 +340,11 @@ mod tests {
         let taken = take_in(Document::default(), updates.clone()).unwrap();
         assert_eq!((taken.news.len(), taken.problems()), (4, vec![]));
         let records = records(taken.news);
-        let news: Vec<_> = records.iter().flat_map(|record| Record::read(record).unwrap().updates).collect();
+        let news: Vec<_> = records
+            .iter()
+            .flat_map(|record| Record::read(record).unwrap().updates)
+            .map(|authored| authored.update)
+            .collect();
         assert!(Document::load(&news).is_ok(), "what is appended needs nothing behind it");
 
         let taken = take_in(Document::default(), updates[..3].to_vec()).unwrap();
@@ -356,6 +360,7 @@ mod tests {
         let all: Vec<_> = updates.into_iter().chain([large.clone(), large]).collect();
         let records: Vec<_> = records(all.clone()).iter().map(|bytes| Record::read(bytes).unwrap()).collect();
         assert_eq!(records.len(), 5);
-        assert_eq!(records.into_iter().flat_map(|record| record.updates).collect::<Vec<_>>(), all);
+        let updates = records.into_iter().flat_map(|record| record.updates).map(|authored| authored.update);
+        assert_eq!(updates.collect::<Vec<_>>(), all);
     }
 }

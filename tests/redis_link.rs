@@ -43,6 +43,7 @@ fn commit(epoch: u64, version: u64, through: Position, snapshot: impl Into<Bytes
         stands_on: None,
         keep_from: Position { number: through.number + 1, ..through },
         snapshot: snapshot.into(),
+        segment: None,
     }
 }
 

@@ -43,9 +43,12 @@ pub struct Authors {
     deleted: Ranges,
 }
 
-/// For each client the users of its edits, by the first clock of each range.
+/// For each client the users of its edits.
 #[derive(Debug, Default)]
-struct Ranges(HashMap<ClientId, BTreeMap<Clock, (Clock, Option<Arc<str>>)>>);
+struct Ranges(HashMap<ClientId, ByFirstClock>);
+
+/// Where each range ends, and whose it is, by where it begins.
+type ByFirstClock = BTreeMap<Clock, (Clock, Option<Arc<str>>)>;
 
 impl Authors {
     /// Notes edits that come after those that were noted before.

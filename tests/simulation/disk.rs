@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use quire::{
-    backend::{Answer, Appended, Backend, BackendError, Listed, Position, Stored},
+    backend::{Answer, Appended, Backend, BackendError, Listed, Position, Segment, Stored},
     document::Document,
     name::DocumentName,
     record::{Authored, Record},

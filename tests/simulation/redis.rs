@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use quire::{
     backend::{
-        Answer, BackendError, Position,
+        Answer, BackendError, Position, Segment,
         redis::{
             envelope::{Envelope, Words},
             store::{
