@@ -101,6 +101,7 @@ async fn a_cluster_is_used_like_one_redis() {
             stands_on: Some((position, "one".into())),
             keep_from: position,
             snapshot: keys.log().into(),
+            segment: None,
         };
         assert_eq!(writer.link.commit(keys, commit).await.unwrap(), Committed::Done);
         let kept = reader.link.read(keys).await.unwrap();
