@@ -22,7 +22,7 @@ const FLOORS: &[&[&str]] = &[
         "level",
     ],
     &["backend", "access", "config", "metrics"],
-    &["outbox", "saver", "actor", "capacity"],
+    &["history", "outbox", "saver", "actor", "capacity"],
     &["hub", "import"],
     &["session", "connection", "http"],
     &["lib"],
