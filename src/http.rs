@@ -6,6 +6,7 @@ mod api;
 mod asking;
 mod authorize;
 mod body;
+mod contents;
 mod copies;
 #[cfg(feature = "demo")]
 mod demo;
@@ -17,6 +18,7 @@ mod history;
 mod lifecycle;
 pub(crate) mod listener;
 mod listing;
+mod operations;
 mod raw;
 mod sessions;
 mod socket;

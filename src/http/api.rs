@@ -16,7 +16,9 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Shared, copies, documents, history, lifecycle, listing, raw, sessions, stats, updates};
+use super::{
+    Shared, copies, documents, history, lifecycle, listing, operations, raw, sessions, stats, updates,
+};
 use crate::config::Limits;
 
 /// Where its page is, which shows the description.
@@ -62,6 +64,7 @@ pub(super) fn routes(limits: &Limits) -> OpenApiRouter<Shared> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(listing::list))
         .routes(routes!(documents::export, lifecycle::make, lifecycle::make_with, lifecycle::remove))
+        .routes(routes!(operations::edit))
         .routes(routes!(lifecycle::restore))
         .routes(routes!(updates::send))
         .routes(routes!(copies::copy))

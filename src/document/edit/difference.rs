@@ -54,7 +54,7 @@ pub(super) fn give(transaction: &mut TransactionMut<'_>, root: &str, content: &C
 }
 
 /// Gives a shared type the content of one of its kind.
-fn set(transaction: &mut TransactionMut<'_>, shared: &Out, content: &Content) {
+pub(super) fn set(transaction: &mut TransactionMut<'_>, shared: &Out, content: &Content) {
     match (shared, content) {
         (Out::YText(text), Content::Text(runs)) => set_text(transaction, text, runs),
         (Out::YMap(map), Content::Map(entries)) => set_map(transaction, map, entries),
@@ -192,7 +192,7 @@ fn steps(present: &[Content], wanted: &[Content]) -> Vec<Step> {
 }
 
 /// Equal for equal contents.
-fn key(content: &Content) -> u128 {
+pub(super) fn key(content: &Content) -> u128 {
     xxh3_128(format!("{content:?}").as_bytes())
 }
 
@@ -204,13 +204,14 @@ fn shared_kind(content: &Content) -> u128 {
     }
 }
 
-fn differences<T: Eq + std::hash::Hash + Ord>(old: &[T], new: &[T]) -> Vec<DiffOp> {
+/// What is different between two sequences, as far as that is found in time.
+pub(super) fn differences<T: Eq + std::hash::Hash + Ord>(old: &[T], new: &[T]) -> Vec<DiffOp> {
     let deadline = Some(Instant::now() + DEADLINE);
     capture_diff_deadline(Algorithm::Myers, old, 0..old.len(), new, 0..new.len(), deadline)
 }
 
 /// A shared type with nothing in it, or the value itself.
-fn empty(content: &Content) -> In {
+pub(super) fn empty(content: &Content) -> In {
     match content {
         Content::Any(any) => In::Any(any.clone()),
         Content::Text(_) => In::Text(DeltaPrelim::default()),
