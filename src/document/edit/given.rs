@@ -99,8 +99,15 @@ fn of_text(document: &Document, given: &Given, told: &Told) -> Result<Wanted, Up
             let (Given::Markdown(text) | Given::Html(text) | Given::Text(text)) = given else {
                 return Ok(Ok(BTreeMap::new()));
             };
-            let wanted = read(text);
             let said = said_of_nodes(document, &name, format)?;
+            // Files end with a line break, which is no paragraph; unless an empty one ends the document.
+            let ends_empty =
+                said.iter().flatten().last().is_some_and(|last| last.is_empty() || last.ends_with('\n'));
+            let text = match text.strip_suffix('\n') {
+                Some(before) if format == Format::Text && !ends_empty => before,
+                _ => text,
+            };
+            let wanted = read(text);
             Content::Fragment(match (present.get(&name), said) {
                 (Some(Content::Fragment(present)), Some(said)) => {
                     let said: Vec<Vec<Content>> = said.iter().map(|said| read(said)).collect();
@@ -162,7 +169,7 @@ fn paragraphs(text: &str) -> Vec<Content> {
         let text = Content::XmlText { attributes: BTreeMap::new(), runs };
         html::paragraph(if line.is_empty() { Vec::new() } else { vec![text] })
     };
-    text.strip_suffix('\n').unwrap_or(text).split('\n').map(paragraph).collect()
+    text.split('\n').map(paragraph).collect()
 }
 
 fn of_json(document: &Document, roots: &JsonMap<String, Json>, told: &Told) -> Result<Wanted, UpdateError> {

@@ -401,7 +401,7 @@ impl Builder {
         self.marks.truncate(marks);
         match &*element.name {
             "paragraph" if is_rest && element.children.is_empty() => return,
-            "codeBlock" => trim_code(&mut element),
+            "codeBlock" => trim_code(&mut element, self.spaces),
             "blockquote" | "tableCell" | "tableHeader" if element.children.is_empty() => {
                 element.children.push(paragraph(Vec::new()));
             }
@@ -619,13 +619,13 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// HTML takes away a line break at the beginning, and editors one at the end.
-fn trim_code(element: &mut Element) {
+/// HTML takes away a line break at the beginning. In HTML that is made of Markdown there is one at the end of all code.
+fn trim_code(element: &mut Element, spaces: Spaces) {
     let [Content::XmlText { runs, .. }] = &mut element.children[..] else { return };
     let code: String = runs.iter().filter_map(Run::text).collect();
     let code = code.replace("\r\n", "\n");
     let code = code.strip_prefix('\n').unwrap_or(&code);
-    let code = code.strip_suffix('\n').unwrap_or(code);
+    let code = code.strip_suffix('\n').filter(|_| spaces == Spaces::Keep).unwrap_or(code);
     match code.is_empty() {
         true => element.children.clear(),
         false => *runs = vec![Run::new(code, Format::new())],
