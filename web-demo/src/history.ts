@@ -71,7 +71,7 @@ export function attachHistory(documentName: string, token: Token | null, awarene
   }
 
   function draw(): void {
-    tellTimeAnew(panel)
+    tellTimeAnew()
     const rows = found.map((version) => ({ ...version, authors: (version.users.length ? version.users : [null]).map(author) }))
     const next = JSON.stringify([rows, chosen])
     if (next === shown) return

@@ -27,9 +27,9 @@ export function timeElement(time: number): HTMLTimeElement {
   return shown
 }
 
-/** Brings all such elements within this one up to date. */
-export function tellTimeAnew(within: HTMLElement): void {
-  for (const shown of within.querySelectorAll('time')) {
+/** Brings all such elements of the page up to date. */
+export function tellTimeAnew(): void {
+  for (const shown of document.querySelectorAll('time')) {
     const words = ago(Date.parse(shown.dateTime))
     if (shown.textContent !== words) shown.textContent = words
   }
