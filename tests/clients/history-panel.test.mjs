@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { startBrowser, visitDemo } from './browser.mjs'
-import { eventually, story, token } from './harness.mjs'
+import { eventually, signedToken, story } from './harness.mjs'
 
 const DOCUMENT = 'team/a page with a past'
 
@@ -134,13 +134,16 @@ story('the history says by name and colour who wrote, and offers only what is al
   scene.afterwards(() => browser.close())
   const secret = randomBytes(48).toString('base64')
   const server = await scene.serve({ variables: { QUIRE_SECRET: secret } })
-  const visit = (who, level) => visitDemo(browser, server, DOCUMENT, { token: token(secret, who, DOCUMENT, level) })
-  const alice = await visit('alice', 'write')
+  const visit = (sub, name, color, level) => {
+    const claims = { sub, name, color, documents: [{ name: 'team/*', level }] }
+    return visitDemo(browser, server, DOCUMENT, { token: signedToken(secret, claims) })
+  }
+  const alice = await visit('u-1', 'Alice', '#c84240', 'write')
   await alice.types('We meet on Monday.')
   const writing = new History(alice)
   await writing.opens()
   await writing.saves('draft')
-  const bob = await visit('bob', 'write')
+  const bob = await visit('u-2', 'Bob', '#286fd3', 'write')
   await bob.presses('Control+End')
   await bob.types(' Not me.')
   await alice.reads('We meet on Monday. Not me.')
@@ -149,21 +152,25 @@ story('the history says by name and colour who wrote, and offers only what is al
   assert.equal(await writing.preview.getByRole('button', { name: 'Restore this version' }).isVisible(), true)
   assert.equal(await writing.preview.getByRole('button', { name: 'Delete' }).isVisible(), false, 'that is for administrators')
 
-  const rita = await visit('rita', 'read')
+  const rita = await visit('u-3', 'Rita', '#02833b', 'read')
   const reading = new History(rita)
   await reading.opens()
   await eventually(async () => assert.deepEqual(await reading.titles(), ['Now', 'an answer', 'draft']))
   const authors = reading.page.getByTestId('versions').locator('.author')
-  assert.deepEqual((await authors.allInnerTexts()).map((name) => name.trim()), ['bob', 'alice'])
+  const names = async () => (await authors.allInnerTexts()).map((name) => name.trim())
+  assert.deepEqual(await names(), ['Bob', 'Alice'])
   const colours = await authors.locator('.avatar').evaluateAll((all) => all.map((one) => one.style.getPropertyValue('--person')))
-  const people = rita.page.getByTestId('people').locator('li', { hasText: 'bob' }).locator('.avatar')
-  assert.equal(colours[0], await people.evaluate((one) => one.style.getPropertyValue('--person')), 'as he is seen in the document')
+  assert.deepEqual(colours, ['#286fd3', '#c84240'])
   await reading.row('an answer').click()
-  await eventually(async () => assert.deepEqual(await reading.marks('ins'), [' Not me. (Inserted by bob)']))
+  await eventually(async () => assert.deepEqual(await reading.marks('ins'), [' Not me. (Inserted by Bob)']))
   for (const action of ['Restore this version', 'Rename', 'Delete']) {
     assert.equal(await reading.preview.getByRole('button', { name: action }).isVisible(), false, action)
   }
   assert.equal(await reading.panel.getByRole('button', { name: 'Save version' }).isVisible(), false)
+
+  // Of who is away the server knows the id alone.
+  await bob.leaves()
+  await eventually(async () => assert.deepEqual(await names(), ['u-2', 'Alice']))
   for (const one of [alice, bob, rita]) assert.deepEqual(one.complaints(), [])
 })
 
