@@ -40,6 +40,7 @@ try {
     await ada.page.getByLabel('Name of the version').fill(name)
     await ada.page.getByRole('button', { name: 'Save version' }).click()
     await ada.page.getByTestId('versions').getByText(name).waitFor()
+    await ada.page.getByRole('button', { name: 'Close this message' }).click()
   }
   await ada.page.getByTestId('history').click()
   await keep('First draft')
@@ -53,16 +54,16 @@ try {
   await eventually(async () => (await ada.text()).endsWith('where it is'))
   await eventually(async () => (await ada.carets()).length === 2)
 
+  await ada.page.mouse.move(0, 0)
   await mkdir(docs, { recursive: true })
   await ada.page.screenshot({ path: join(docs, 'screenshot.png') })
 
   // Cleo has changed them, Ben has come to an end, and Ada looks at what is new.
-  await cleo.types('what you like')
+  await cleo.types('anything you like')
   await ben.types(' warm.')
-  await eventually(async () => /what you like.* warm\.$/s.test(await ada.text()))
+  await eventually(async () => /anything you like.* warm\.$/s.test(await ada.text()))
   await ada.page.getByTestId('history').click()
   await keep('Sent to the council')
-  await ada.page.getByRole('button', { name: 'Close this message' }).click()
   await ada.page.getByTestId('versions').getByText('Sent to the council').click()
   await ada.page.getByTestId('preview').locator('ins').first().waitFor()
   await ada.page.mouse.move(0, 0)

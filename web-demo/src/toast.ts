@@ -1,7 +1,9 @@
 // Says at the foot of the page what was done, and offers to undo it.
 import { element } from './element'
 
-const MILLISECONDS = 30_000
+/** Milliseconds to read it, and those to think better of it. */
+const READING = 6_000
+const THINKING = 30_000
 
 let going = 0
 
@@ -20,7 +22,7 @@ export function say(words: string, offer?: { readonly label: string; readonly ru
   }
   element('toast-close').onclick = hide
   clearTimeout(going)
-  going = window.setTimeout(hide, MILLISECONDS)
+  going = window.setTimeout(hide, offer ? THINKING : READING)
 }
 
 function hide(): void {
