@@ -72,13 +72,13 @@ export function attachHistory(documentName: string, token: Token | null, awarene
 
   function draw(): void {
     tellTimeAnew()
+    element('history-empty').hidden = found.length > 0 || hint.textContent !== ''
     const rows = found.map((version) => ({ ...version, authors: (version.users.length ? version.users : [null]).map(author) }))
     const next = JSON.stringify([rows, chosen])
     if (next === shown) return
     shown = next
     const focused = list.contains(document.activeElement) && (document.activeElement as HTMLElement).dataset.version
     list.replaceChildren(...[nowEntry(), ...rows.map(entry)].map(asChoice))
-    element('history-empty').hidden = found.length > 0
     if (typeof focused === 'string') focusOn(focused)
   }
 
