@@ -76,6 +76,7 @@ pub(super) fn routes(limits: &Limits) -> OpenApiRouter<Shared> {
         .routes(routes!(history::fetch, history::rename, history::remove))
         .routes(routes!(history::restore))
         .routes(routes!(history::compare))
+        .routes(routes!(history::compare_now))
         .routes(routes!(history::attribute))
         .layer(DefaultBodyLimit::max(limits.update_bytes))
 }
