@@ -139,6 +139,15 @@ fn plain(value: &mut Value) {
             value.as_object_mut().unwrap().remove("attrs");
         }
     }
+    // The golden lists have items that begin with something else than a paragraph, which no schema takes.
+    if value["type"] == "listItem"
+        && let Some(Value::Array(content)) = value.get_mut("content")
+        && content.len() > 1
+        && content[0] == json!({ "type": "paragraph" })
+        && content[1]["type"] != "paragraph"
+    {
+        content.remove(0);
+    }
     match value {
         Value::Object(object) => object.values_mut().for_each(plain),
         Value::Array(values) => values.iter_mut().for_each(plain),
@@ -258,20 +267,25 @@ fn hostile_html_and_markdown_are_cheap_and_harmless() {
         "</p></li></td>".repeat(20_000),
         "<a href=\"javascript:alert(1)\">x</a><img src=\"javascript:alert(1)\"><script>alert(1)</script>"
             .to_owned(),
-        "<p>".repeat(50_000) + &"<img src=a>".repeat(10_000),
+        "<p>".repeat(9_000) + &"<img src=a>".repeat(9_000),
+        "a<b>b</b>".repeat(50_000),
+        "<table>".to_owned() + &"<tr><td>a<td>b".repeat(10_000),
         "<pre><code class=\"language-x\"><b>\0</b>".to_owned(),
     ];
     for html in cases {
-        let start = std::time::Instant::now();
-        let document = made_of(&Given::Html(html.clone()));
+        let document = made_of(&Given::Html(html));
         let exported = exported(&document, Format::Html);
         assert!(!exported.contains("javascript:") && !exported.contains("<script"), "{exported}");
-        println!("{:?} for {:.20}", start.elapsed(), html);
     }
+    let many = Given::Html("<p>".repeat(100_000));
+    let unfit = given(&Document::default(), &many, &BTreeMap::new()).unwrap().unwrap_err();
+    assert!(unfit.0.contains("100000 blocks; the limit is 20000"), "{unfit}");
+    // Two texts that are different all over.
+    let mut document = made_of(&content(Format::Json, &json!({ "text": "ab".repeat(100_000) }).to_string()));
+    let update = needs(&document, &Given::Text("ac".repeat(100_000))).unwrap();
+    document.receive(update).unwrap();
     for markdown in ["> ".repeat(20_000), "- ".repeat(20_000), "*a ".repeat(20_000), "[".repeat(20_000)] {
-        let start = std::time::Instant::now();
-        made_of(&Given::Markdown(markdown.clone()));
-        println!("{:?} for {:.20}", start.elapsed(), markdown);
+        made_of(&Given::Markdown(markdown));
     }
 }
 
@@ -355,7 +369,7 @@ async fn all_operations_are_done_or_none() {
         ),
         (
             json!({ "op": "replace", "root": "content", "find": "a", "text": "x" }),
-            "find: \\\"a\\\" is there 3 times",
+            "find: \\\"a\\\" is there 4 times",
         ),
         (json!({ "op": "delete", "root": "content", "find": "b" }), "find: \\\"b\\\" is not there"),
         (json!({ "op": "delete", "root": "content", "find": "" }), "find: it is empty"),

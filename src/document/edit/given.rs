@@ -18,6 +18,9 @@ use crate::document::{
 /// The root type that Tiptap uses if nobody names another one.
 pub const DEFAULT_ROOT: &str = "default";
 
+/// How many blocks may come at once: each of them is looked for from the beginning.
+const MAX_BLOCKS: usize = 20_000;
+
 /// What a document is to hold.
 #[derive(Debug, Clone)]
 pub enum Given {
@@ -108,6 +111,10 @@ fn of_text(document: &Document, given: &Given, told: &Told) -> Result<Wanted, Up
                 _ => text,
             };
             let wanted = read(text);
+            if wanted.len() > MAX_BLOCKS {
+                let reason = format!("the body: it has {} blocks; the limit is {MAX_BLOCKS}", wanted.len());
+                return Ok(Err(Unfit(reason)));
+            }
             Content::Fragment(match (present.get(&name), said) {
                 (Some(Content::Fragment(present)), Some(said)) => {
                     let said: Vec<Vec<Content>> = said.iter().map(|said| read(said)).collect();
