@@ -258,8 +258,8 @@ async fn who_wrote_what_is_known() {
         changes["parts"],
         json!([
             changed("kept", "alice", "Dear "),
-            changed("inserted", "bob", "Alice"),
             changed("deleted", "bob", "Bob"),
+            changed("inserted", "bob", "Alice"),
             changed("kept", "alice", ", how are you?"),
             changed("inserted", "bob", " Well."),
         ])
