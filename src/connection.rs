@@ -19,7 +19,7 @@ use self::{
     pace::Pace,
     stays::{Known, Stays},
 };
-use crate::{config::Limits, end::End, protocol::dialect::Dialect};
+use crate::{config::Limits, end::End, metrics::Metrics, protocol::dialect::Dialect};
 
 /// The longest time without a frame to the client. Clients drop a socket after 30 seconds.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -41,6 +41,7 @@ pub async fn serve(
     entrance: &dyn Entrance,
     admitted: Option<Admitted>,
     limits: &Limits,
+    metrics: &Metrics,
 ) {
     let (mut sink, mut stream) = socket.split();
     let stays = Stays::new(dialect, entrance, limits);
@@ -53,8 +54,8 @@ pub async fn serve(
         }
         // Both ways go on side by side: a client that does not read may still write, and the other way round.
         tokio::select! {
-            ended = read(&mut stream, &stays, limits) => ended,
-            ended = write(&mut sink, &stays) => ended,
+            ended = read(&mut stream, &stays, limits, metrics) => ended,
+            ended = write(&mut sink, &stays, metrics) => ended,
         }
     };
     let Err(end) = serving.await;
@@ -83,6 +84,7 @@ async fn read(
     stream: &mut SplitStream<WebSocket>,
     stays: &Stays<'_>,
     limits: &Limits,
+    metrics: &Metrics,
 ) -> Result<Infallible, End> {
     // The clock is read once for each frame.
     let mut heard = Instant::now();
@@ -108,6 +110,7 @@ async fn read(
             Frame::Text(_) => return Err(End::Refused("text frame: messages are binary".to_owned())),
             Frame::Close(_) => return Err(End::Left),
         };
+        metrics.received_bytes.inc_by(bytes as u64);
         let is_first = !requests.is_empty() && first_message_before.is_some();
         // A frame without a message costs as much as one with.
         let rest = pace.note(requests.len().max(1), bytes, heard)?;
@@ -147,7 +150,11 @@ fn end_of(error: axum::Error, limits: &Limits) -> End {
     }
 }
 
-async fn write(sink: &mut SplitSink<WebSocket, Frame>, stays: &Stays<'_>) -> Result<Infallible, End> {
+async fn write(
+    sink: &mut SplitSink<WebSocket, Frame>,
+    stays: &Stays<'_>,
+    metrics: &Metrics,
+) -> Result<Infallible, End> {
     let (mut known, mut frames) = (Known::default(), Vec::new());
     let mut silent_since = Instant::now();
     loop {
@@ -175,6 +182,7 @@ async fn write(sink: &mut SplitSink<WebSocket, Frame>, stays: &Stays<'_>) -> Res
             sink.flush().await
         })
         .await?;
+        metrics.sent_bytes.inc_by(bytes as u64);
         silent_since = Instant::now();
     }
 }

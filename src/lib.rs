@@ -171,7 +171,9 @@ impl Server {
         let backend = open_backend(&config.data, config.redis.as_deref(), runtime.handle())?;
         let limits = Arc::new(config.limits.clone());
         let history = (!config.history.off).then(|| Arc::new(config.history.clone()));
-        let hub = Hub::new(backend.clone(), runtime.handle().clone(), config.idle, limits.clone(), history);
+        let metrics = Arc::<Metrics>::default();
+        let (idle, handle) = (config.idle, runtime.handle().clone());
+        let hub = Hub::new(backend.clone(), handle, idle, limits.clone(), history, metrics.clone());
         let authentication = &config.authentication;
         let tokens = match authentication.is_on() {
             true => Some(Arc::new(Tokens::new(authentication, &config.data, config.redis.is_some())?)),
@@ -181,7 +183,6 @@ impl Server {
             runtime.spawn(async move { tokens.prepare().await });
         }
         let origins = Arc::new(Origins::new(authentication));
-        let metrics = Arc::<Metrics>::default();
         let admission = Arc::new(Admission::new(limits.clone(), authentication, metrics.clone()));
         let (connections, stopping) = (TaskTracker::new(), CancellationToken::new());
         let runtime = Some(runtime);

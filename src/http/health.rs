@@ -9,6 +9,7 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::Shared;
+use crate::metrics::Seen;
 
 pub(crate) async fn alive() -> Json<Value> {
     Json(json!({ "status": "alive" }))
@@ -31,5 +32,11 @@ pub(crate) async fn ready(State(shared): State<Shared>) -> (StatusCode, Json<Val
 
 pub(crate) async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], shared.metrics.text())
+    let seen = Seen {
+        documents: shared.hub.open_documents(),
+        document_bytes: shared.hub.document_bytes(),
+        backend_up: shared.backend.away().is_none(),
+        relay_gaps: shared.backend.gaps(),
+    };
+    ([(header::CONTENT_TYPE, kind)], shared.metrics.text(seen))
 }

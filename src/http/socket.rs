@@ -90,11 +90,12 @@ impl Upgrade {
     ) -> Response {
         let Self { upgrade, place, .. } = self;
         upgrade.on_upgrade(move |socket: WebSocket| {
-            let Shared { limits, connections, .. } = shared;
+            let Shared { limits, metrics, connections, .. } = shared;
             connections.track_future(async move {
                 match admitted.transpose() {
                     Ok(admitted) => {
-                        connection::serve(socket, Box::new(dialect), &entrance, admitted, &limits).await;
+                        let dialect = Box::new(dialect);
+                        connection::serve(socket, dialect, &entrance, admitted, &limits, &metrics).await;
                     }
                     // Clients come back for ever where the upgrade itself is refused.
                     Err((document, end)) => {
@@ -125,7 +126,7 @@ pub(crate) async fn y_websocket(
         None => TellSaved::No,
     };
     let access = access(&shared, &headers, &uri).await;
-    let entrance = Entrance::new(shared.clone(), upgrade.refused.clone(), tell_saved);
+    let entrance = Entrance::new(shared.clone(), "y-websocket", upgrade.refused.clone(), tell_saved);
     let admitted = entrance.allow(access, name.clone()).map_err(|end| (name.clone(), end));
     let dialect = YWebsocket(name.as_str().into());
     Ok(upgrade.serve(shared, entrance, dialect, Some(admitted)))
@@ -133,7 +134,7 @@ pub(crate) async fn y_websocket(
 
 /// `/hocuspocus`, and whatever is below it for balancers: Hocuspocus' protocol; clients name documents by themselves.
 pub(crate) async fn hocuspocus(State(shared): State<Shared>, upgrade: Upgrade) -> Response {
-    let entrance = Entrance::new(shared.clone(), upgrade.refused.clone(), TellSaved::Count);
+    let entrance = Entrance::new(shared.clone(), "hocuspocus", upgrade.refused.clone(), TellSaved::Count);
     upgrade.serve(shared, entrance, Hocuspocus::default(), None)
 }
 
@@ -150,7 +151,7 @@ pub(crate) async fn y_sweet(
     }
     let name = DocumentName::new(&name).map_err(Problem::bad_request)?;
     let access = access(&shared, &headers, &uri).await;
-    let entrance = Entrance::new(shared.clone(), upgrade.refused.clone(), TellSaved::Count);
+    let entrance = Entrance::new(shared.clone(), "y-sweet", upgrade.refused.clone(), TellSaved::Count);
     let admitted = entrance.allow(access, name.clone()).map_err(|end| {
         let status = match end {
             End::Unauthorized(_) => StatusCode::UNAUTHORIZED,
