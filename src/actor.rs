@@ -70,8 +70,10 @@ const MEASURE_SHARE: u32 = 10;
 pub enum Stopped {
     /// Nobody has used the document for a while, and everything is saved.
     Idle,
-    /// It was told to, and everything that could be saved is saved.
+    /// It was told to, and everything is saved; or the document is no longer what is stored under its name.
     Told,
+    /// It was told to, and what it had could not be saved in time.
+    Unsaved,
     /// The document engine failed: the document must be opened anew.
     Failed(Option<Suspect>),
 }

@@ -115,6 +115,11 @@ impl Capacity {
         }
     }
 
+    /// Why one more document cannot be opened, if so, although all leave that nobody is in.
+    pub fn is_full(&self) -> Option<Full> {
+        self.lacks().filter(|_| self.lock().resting.is_empty())
+    }
+
     /// How many bytes of memory all documents take, as estimated.
     pub fn bytes(&self) -> usize {
         self.lock().bytes

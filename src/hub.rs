@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    mem,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -56,6 +57,8 @@ struct Documents {
     suspects: HashMap<DocumentName, u128>,
     /// While the node is full: how often it has refused to open a document, and when it did so last.
     refused: Option<(u64, Instant)>,
+    /// What could not be saved when the node stopped.
+    unsaved: Vec<DocumentName>,
     stopping: bool,
 }
 
@@ -166,13 +169,19 @@ impl Hub {
         self.lock().open.len()
     }
 
+    /// Why no more documents are opened, if so: all that are open are in use.
+    pub fn is_full(&self) -> Option<Full> {
+        self.0.capacity.is_full()
+    }
+
     /// How many bytes of memory the open documents take, as estimated.
     pub fn document_bytes(&self) -> usize {
         self.0.capacity.bytes()
     }
 
-    /// Ends all sessions, saves everything, and waits until that is done.
-    pub async fn shutdown(&self) {
+    /// Ends all sessions, saves everything, and waits until that is done. Answers of which documents something could
+    /// not be saved.
+    pub async fn shutdown(&self) -> Vec<DocumentName> {
         let handles: Vec<_> = {
             let mut documents = self.lock();
             documents.stopping = true;
@@ -183,6 +192,7 @@ impl Hub {
         // Held handles keep documents open.
         drop(handles);
         self.0.actors.wait().await;
+        mem::take(&mut self.lock().unsaved)
     }
 
     /// Notes an update during which the document engine failed, and tells whether it was the same one before.
@@ -253,6 +263,7 @@ async fn live(registered: Registered, mut actor: Actor) {
         match actor.run().await {
             Stopped::Idle if !registered.hub.retire(&registered.name) => actor.stay(),
             Stopped::Idle | Stopped::Told | Stopped::Failed(None) => return,
+            Stopped::Unsaved => return registered.hub.lock().unsaved.push(registered.name.clone()),
             Stopped::Failed(Some(suspect)) => return registered.set_aside(suspect).await,
         }
     }

@@ -197,6 +197,11 @@ impl Saver {
             && !self.waits()
     }
 
+    /// Whether everything is in the store, as far as is known.
+    pub fn is_saved(&self) -> bool {
+        self.saved == self.noted && !self.lost
+    }
+
     /// Why nothing is saved any more, if so: the document was deleted, and may have been begun anew.
     pub fn over(&self) -> Option<&BackendError> {
         self.over.as_ref()

@@ -61,7 +61,7 @@ impl FromRequestParts<Shared> for Upgrade {
         let upgrade = WebSocketUpgrade::from_request_parts(parts, shared)
             .await
             .map_err(|error| Problem::new(error.status(), error.body_text()).into_response())?;
-        if shared.stopping.is_cancelled() {
+        if shared.drain.has_begun() {
             return Err(Problem::unavailable(Stopping).into_response());
         }
         // Not there where an embedding program does not tell it.
@@ -90,12 +90,19 @@ impl Upgrade {
     ) -> Response {
         let Self { upgrade, place, .. } = self;
         upgrade.on_upgrade(move |socket: WebSocket| {
-            let Shared { limits, metrics, connections, .. } = shared;
+            let Shared { limits, metrics, drain, connections, .. } = shared;
             connections.track_future(async move {
                 match admitted.transpose() {
                     Ok(admitted) => {
                         let dialect = Box::new(dialect);
-                        connection::serve(socket, dialect, &entrance, admitted, &limits, &metrics).await;
+                        connection::serve(
+                            socket,
+                            dialect,
+                            &entrance,
+                            admitted,
+                            connection::Node { limits: &limits, metrics: &metrics, drain: &drain },
+                        )
+                        .await;
                     }
                     // Clients come back for ever where the upgrade itself is refused.
                     Err((document, end)) => {
