@@ -41,6 +41,7 @@ use crate::{
     config::{History, Limits},
     document::{Document, UpdateError, contained},
     end::End,
+    metrics::Metrics,
     name::DocumentName,
     presence::{self, Presence, SessionId},
     protocol::{Outgoing, relay::Relayed},
@@ -69,8 +70,10 @@ const MEASURE_SHARE: u32 = 10;
 pub enum Stopped {
     /// Nobody has used the document for a while, and everything is saved.
     Idle,
-    /// It was told to, and everything that could be saved is saved.
+    /// It was told to, and everything is saved; or the document is no longer what is stored under its name.
     Told,
+    /// It was told to, and what it had could not be saved in time.
+    Unsaved,
     /// The document engine failed: the document must be opened anew.
     Failed(Option<Suspect>),
 }
@@ -101,6 +104,7 @@ pub struct Actor {
     limits: Arc<Limits>,
     /// How its history is kept, if it is.
     history: Option<Arc<History>>,
+    metrics: Arc<Metrics>,
     /// What the document takes of the node.
     place: Place,
     /// From when on its size may be found out again.
@@ -126,13 +130,15 @@ impl Actor {
         idle: Duration,
         limits: Arc<Limits>,
         history: Option<Arc<History>>,
+        metrics: Arc<Metrics>,
         place: Place,
     ) -> (DocumentHandle, Self) {
         let (handle, mailbox) = DocumentHandle::new();
         let shown = presence::Bounds { clients: limits.presences, state_bytes: limits.presence_bytes };
         let actor = Self {
-            saver: Saver::new(name.clone(), backend.clone(), LogSize::default(), None),
+            saver: Saver::new(name.clone(), backend.clone(), LogSize::default(), None, metrics.clone()),
             history,
+            metrics,
             name,
             backend,
             mailbox,
@@ -174,7 +180,8 @@ impl Actor {
         self.document = loaded.document;
         self.document.limit_bytes(self.limits.document_bytes);
         self.relay = Relay::new(feed, loaded.gaps);
-        self.saver = Saver::new(self.name.clone(), self.backend.clone(), log, self.history.clone());
+        let (history, metrics) = (self.history.clone(), self.metrics.clone());
+        self.saver = Saver::new(self.name.clone(), self.backend.clone(), log, history, metrics);
         self.rest_at = Instant::now();
         self.tell_nodes([Relayed::QueryAwareness]);
         Ok(())
@@ -202,6 +209,7 @@ impl Actor {
                     }
                 }
                 count = self.mailbox.recv_many(&mut received, BATCH) => {
+                    self.metrics.looked_into_mailbox(count + self.mailbox.len());
                     mail.extend(received.drain(..));
                     // No mail at all: not even the hub holds a handle any more.
                     let stop = count == 0 || mail.iter().any(|mail| matches!(mail, Mail::Stop));
@@ -330,7 +338,8 @@ impl Actor {
             let Some(mail) = mail.pop_front() else { break };
             match mail {
                 Mail::Join { session, outbox, terms } => self.join(session, outbox, terms),
-                Mail::Receive { from, message, .. } => {
+                Mail::Receive { from, message, came, .. } => {
+                    batch.since.get_or_insert(came);
                     let start = Instant::now();
                     self.receive_message(from, message, batch)?;
                     self.charge(from, start);

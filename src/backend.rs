@@ -290,6 +290,11 @@ pub trait Backend: Send + Sync + 'static {
         None
     }
 
+    /// How often something of a log was missing that other nodes had appended, and had to be read.
+    fn gaps(&self) -> u64 {
+        0
+    }
+
     /// Refuses what comes from now on, and answers when all that was accepted before is durable.
     fn close(&self) -> Answer<()>;
 }

@@ -115,6 +115,16 @@ impl Capacity {
         }
     }
 
+    /// Why one more document cannot be opened, if so, although all leave that nobody is in.
+    pub fn is_full(&self) -> Option<Full> {
+        self.lacks().filter(|_| self.lock().resting.is_empty())
+    }
+
+    /// How many bytes of memory all documents take, as estimated.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
     /// The document that nobody has been in for the longest time and that is unused: somebody may be on the way to
     /// it. From now on it counts as gone, so it must be told to leave.
     pub fn give_up_one(&self, is_unused: impl Fn(&DocumentName) -> bool) -> Option<DocumentName> {

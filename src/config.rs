@@ -44,6 +44,9 @@ pub struct Config {
     /// How long a deleted document can be taken back; 0 removes it at once
     #[arg(long, env = "QUIRE_KEEP_DELETED", value_name = "DAYS", default_value = "30", value_parser = values::days)]
     pub keep_deleted: Duration,
+    /// In what time sessions are sent away before the server stops; few are sent away faster, and 0 is at once
+    #[arg(long, env = "QUIRE_DRAIN", value_name = "SECONDS", default_value = "10", value_parser = values::seconds)]
+    pub drain: Duration,
     /// What is logged: error, warn, info, debug or trace, also per module (quire=debug,warn)
     #[arg(long, env = "QUIRE_LOG", value_name = "FILTER", default_value = "info", value_parser = values::log_filter)]
     pub log: String,
@@ -79,6 +82,7 @@ impl Default for Config {
             redis: None,
             idle: Duration::from_secs(30),
             keep_deleted: Duration::from_secs(30 * 24 * 60 * 60),
+            drain: Duration::from_secs(10),
             log: "info".to_owned(),
             log_format: LogFormat::default(),
             authentication: Authentication::default(),

@@ -19,7 +19,7 @@ use self::{
     pace::Pace,
     stays::{Known, Stays},
 };
-use crate::{config::Limits, end::End, protocol::dialect::Dialect};
+use crate::{config::Limits, drain::Drain, end::End, metrics::Metrics, protocol::dialect::Dialect};
 
 /// The longest time without a frame to the client. Clients drop a socket after 30 seconds.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -33,6 +33,17 @@ const SLOWEST_BYTES_PER_SECOND: u64 = 16 * 1024;
 /// How long a close frame may take to leave.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
+/// What a connection knows of its node.
+#[derive(Clone, Copy)]
+pub struct Node<'a> {
+    /// How much is taken from clients.
+    pub limits: &'a Limits,
+    /// What is counted.
+    pub metrics: &'a Metrics,
+    /// When connections must end because the node stops.
+    pub drain: &'a Drain,
+}
+
 /// Serves a connection until the client leaves or there is a reason to send it away. Where clients do not name
 /// documents by themselves, `admitted` is for the only one.
 pub async fn serve(
@@ -40,10 +51,10 @@ pub async fn serve(
     dialect: Box<dyn Dialect>,
     entrance: &dyn Entrance,
     admitted: Option<Admitted>,
-    limits: &Limits,
+    node: Node<'_>,
 ) {
     let (mut sink, mut stream) = socket.split();
-    let stays = Stays::new(dialect, entrance, limits);
+    let stays = Stays::new(dialect, entrance, node.limits);
     let serving = async {
         match admitted {
             Some(admitted) => stays.begin(admitted).await?,
@@ -53,8 +64,9 @@ pub async fn serve(
         }
         // Both ways go on side by side: a client that does not read may still write, and the other way round.
         tokio::select! {
-            ended = read(&mut stream, &stays, limits) => ended,
-            ended = write(&mut sink, &stays) => ended,
+            ended = read(&mut stream, &stays, node) => ended,
+            ended = write(&mut sink, &stays, node.metrics) => ended,
+            () = node.drain.turn() => Err(End::Stopping),
         }
     };
     let Err(end) = serving.await;
@@ -82,7 +94,7 @@ pub async fn close(mut socket: WebSocket, end: &End) {
 async fn read(
     stream: &mut SplitStream<WebSocket>,
     stays: &Stays<'_>,
-    limits: &Limits,
+    Node { limits, metrics, .. }: Node<'_>,
 ) -> Result<Infallible, End> {
     // The clock is read once for each frame.
     let mut heard = Instant::now();
@@ -108,6 +120,7 @@ async fn read(
             Frame::Text(_) => return Err(End::Refused("text frame: messages are binary".to_owned())),
             Frame::Close(_) => return Err(End::Left),
         };
+        metrics.received_bytes.inc_by(bytes as u64);
         let is_first = !requests.is_empty() && first_message_before.is_some();
         // A frame without a message costs as much as one with.
         let rest = pace.note(requests.len().max(1), bytes, heard)?;
@@ -147,7 +160,11 @@ fn end_of(error: axum::Error, limits: &Limits) -> End {
     }
 }
 
-async fn write(sink: &mut SplitSink<WebSocket, Frame>, stays: &Stays<'_>) -> Result<Infallible, End> {
+async fn write(
+    sink: &mut SplitSink<WebSocket, Frame>,
+    stays: &Stays<'_>,
+    metrics: &Metrics,
+) -> Result<Infallible, End> {
     let (mut known, mut frames) = (Known::default(), Vec::new());
     let mut silent_since = Instant::now();
     loop {
@@ -175,6 +192,7 @@ async fn write(sink: &mut SplitSink<WebSocket, Frame>, stays: &Stays<'_>) -> Res
             sink.flush().await
         })
         .await?;
+        metrics.sent_bytes.inc_by(bytes as u64);
         silent_since = Instant::now();
     }
 }

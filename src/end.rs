@@ -92,6 +92,26 @@ impl End {
         reason
     }
 
+    /// All labels that there are.
+    pub const LABELS: [&str; 16] = [
+        "left",
+        "refused",
+        "frame_too_large",
+        "unauthorized",
+        "forbidden",
+        "deleted",
+        "recreated",
+        "document_full",
+        "too_fast",
+        "silent",
+        "unreadable",
+        "away",
+        "full",
+        "stopping",
+        "reopening",
+        "stuck",
+    ];
+
     /// The reason as a label in metrics.
     pub fn label(&self) -> &'static str {
         match self {

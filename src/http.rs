@@ -29,7 +29,7 @@ mod y_sweet;
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, middleware, routing::get};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use self::admission::Admission;
@@ -37,6 +37,7 @@ use crate::{
     access::{origins::Origins, tokens::Tokens},
     backend::Backend,
     config::Limits,
+    drain::Drain,
     hub::Hub,
     metrics::Metrics,
 };
@@ -65,8 +66,8 @@ pub(crate) struct Shared {
     pub metrics: Arc<Metrics>,
     /// The WebSockets, so that a stop can wait for their close frames.
     pub connections: TaskTracker,
-    /// Cancelled when the server begins to stop.
-    pub stopping: CancellationToken,
+    /// Whether the node empties, because it will stop.
+    pub drain: Arc<Drain>,
 }
 
 pub(crate) fn router(shared: Shared) -> Router {

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    mem,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -19,6 +20,7 @@ use crate::{
     capacity::{Bounds, Capacity, Full},
     config::{History, Limits},
     end::End,
+    metrics::Metrics,
     name::DocumentName,
 };
 
@@ -44,6 +46,7 @@ struct Inner {
     idle: Duration,
     limits: Arc<Limits>,
     history: Option<Arc<History>>,
+    metrics: Arc<Metrics>,
     capacity: Capacity,
 }
 
@@ -54,6 +57,8 @@ struct Documents {
     suspects: HashMap<DocumentName, u128>,
     /// While the node is full: how often it has refused to open a document, and when it did so last.
     refused: Option<(u64, Instant)>,
+    /// What could not be saved when the node stopped.
+    unsaved: Vec<DocumentName>,
     stopping: bool,
 }
 
@@ -91,11 +96,22 @@ impl Hub {
         idle: Duration,
         limits: Arc<Limits>,
         history: Option<Arc<History>>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let (documents, actors) = (Mutex::default(), TaskTracker::new());
         let bounds = Bounds { documents: limits.open_documents, memory_bytes: limits.memory_bytes };
         let capacity = Capacity::new(bounds);
-        Self(Arc::new(Inner { documents, backend, runtime, actors, idle, limits, history, capacity }))
+        Self(Arc::new(Inner {
+            documents,
+            backend,
+            runtime,
+            actors,
+            idle,
+            limits,
+            history,
+            metrics,
+            capacity,
+        }))
     }
 
     /// The way to a document, which is opened where it is not open yet. Never waits: the document loads
@@ -109,10 +125,11 @@ impl Hub {
             return Ok(handle.clone());
         }
         self.make_space(&mut documents)?;
-        let Inner { backend, idle, limits, history, capacity, .. } = &*self.0;
+        let Inner { backend, idle, limits, history, metrics, capacity, .. } = &*self.0;
         let place = capacity.take_place(name.clone());
-        let (limits, history) = (limits.clone(), history.clone());
-        let (handle, actor) = Actor::new(name.clone(), backend.clone(), *idle, limits, history, place);
+        let (limits, history, metrics) = (limits.clone(), history.clone(), metrics.clone());
+        let (handle, actor) =
+            Actor::new(name.clone(), backend.clone(), *idle, limits, history, metrics, place);
         documents.open.insert(name.clone(), handle.clone());
         // A document outlives the connection that opened it.
         let span = info_span!(parent: None, "document", name = %name);
@@ -152,8 +169,19 @@ impl Hub {
         self.lock().open.len()
     }
 
-    /// Ends all sessions, saves everything, and waits until that is done.
-    pub async fn shutdown(&self) {
+    /// Why no more documents are opened, if so: all that are open are in use.
+    pub fn is_full(&self) -> Option<Full> {
+        self.0.capacity.is_full()
+    }
+
+    /// How many bytes of memory the open documents take, as estimated.
+    pub fn document_bytes(&self) -> usize {
+        self.0.capacity.bytes()
+    }
+
+    /// Ends all sessions, saves everything, and waits until that is done. Answers of which documents something could
+    /// not be saved.
+    pub async fn shutdown(&self) -> Vec<DocumentName> {
         let handles: Vec<_> = {
             let mut documents = self.lock();
             documents.stopping = true;
@@ -164,6 +192,7 @@ impl Hub {
         // Held handles keep documents open.
         drop(handles);
         self.0.actors.wait().await;
+        mem::take(&mut self.lock().unsaved)
     }
 
     /// Notes an update during which the document engine failed, and tells whether it was the same one before.
@@ -234,6 +263,7 @@ async fn live(registered: Registered, mut actor: Actor) {
         match actor.run().await {
             Stopped::Idle if !registered.hub.retire(&registered.name) => actor.stay(),
             Stopped::Idle | Stopped::Told | Stopped::Failed(None) => return,
+            Stopped::Unsaved => return registered.hub.lock().unsaved.push(registered.name.clone()),
             Stopped::Failed(Some(suspect)) => return registered.set_aside(suspect).await,
         }
     }
@@ -308,7 +338,14 @@ mod tests {
     async fn an_update_that_breaks_the_engine_twice_is_set_aside() {
         let folder = tempfile::TempDir::new().unwrap();
         let backend: Arc<dyn Backend> = Arc::new(Embedded::open(folder.path()).unwrap());
-        let hub = Hub::new(backend.clone(), Handle::current(), Duration::ZERO, Arc::default(), None);
+        let hub = Hub::new(
+            backend.clone(),
+            Handle::current(),
+            Duration::ZERO,
+            Arc::default(),
+            None,
+            Arc::default(),
+        );
         for _ in 0..2 {
             let (alice, bob) = (join(&hub).await, join(&hub).await);
             alice.receive(Message::Update(hello(1))).await.unwrap();
@@ -319,7 +356,14 @@ mod tests {
             assert_eq!(text(&hub).await, hello(1));
         }
         // From now on only who sends it is turned away, on this node and after a restart.
-        let restarted = Hub::new(backend.clone(), Handle::current(), Duration::ZERO, Arc::default(), None);
+        let restarted = Hub::new(
+            backend.clone(),
+            Handle::current(),
+            Duration::ZERO,
+            Arc::default(),
+            None,
+            Arc::default(),
+        );
         for hub in [hub, restarted] {
             let (alice, bob) = (join(&hub).await, join(&hub).await);
             alice.receive(Message::Update(breaking_update())).await.unwrap();
@@ -338,7 +382,7 @@ mod tests {
     async fn a_panic_while_somebody_looks_costs_one_reconnect() {
         let folder = tempfile::TempDir::new().unwrap();
         let backend: Arc<dyn Backend> = Arc::new(Embedded::open(folder.path()).unwrap());
-        let hub = Hub::new(backend, Handle::current(), Duration::ZERO, Arc::default(), None);
+        let hub = Hub::new(backend, Handle::current(), Duration::ZERO, Arc::default(), None, Arc::default());
         let alice = join(&hub).await;
         alice.receive(Message::Update(hello(1))).await.unwrap();
         let name = DocumentName::new("letter").unwrap();

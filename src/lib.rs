@@ -11,7 +11,7 @@
 //! 4  http/*   connection   session
 //! 3  hub      import/*
 //! 2  actor    saver    history/*    outbox    capacity
-//! 1  backend/*   access/*   config   metrics
+//! 1  backend/*   access/*   config   metrics   drain
 //! 0  name  update  state_vector  guard  presence  protocol/*  document/*  record  end  level  lib0
 //! ```
 //!
@@ -57,6 +57,7 @@ pub mod capacity;
 pub mod config;
 pub mod connection;
 pub mod document;
+pub mod drain;
 pub mod end;
 pub mod guard;
 pub mod history;
@@ -90,7 +91,7 @@ use axum::Router;
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Handle, Runtime},
-    time::timeout,
+    time::{sleep, timeout, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
@@ -109,15 +110,20 @@ use crate::{
         },
     },
     config::{Config, Limits},
+    drain::Drain,
     http::admission::Admission,
     hub::Hub,
     metrics::Metrics,
+    name::DocumentName,
 };
 
 /// yrs walks nested types recursively; a thread of the usual 2 MiB overflows on documents of honest clients.
 const STACK_BYTES: usize = 8 * 1024 * 1024;
-/// How long a stop may take. Process managers kill after 10 seconds (Docker) or more.
+/// How long a stop may take when the sessions were sent away. Process managers kill after 10 seconds (Docker) or more.
 const STOP_WITHIN: Duration = Duration::from_secs(9);
+
+/// How many documents are named of which something is not saved; each is in the log besides.
+const MAX_TOLD: usize = 20;
 
 /// One node: its open documents, their backend, and the threads on which they live.
 pub struct Server {
@@ -130,6 +136,10 @@ pub struct Server {
     admission: Arc<Admission>,
     metrics: Arc<Metrics>,
     connections: TaskTracker,
+    /// In what time they end before the server stops.
+    drain_within: Duration,
+    drain: Arc<Drain>,
+    /// Cancelled when they have, and the listener is closed.
     stopping: CancellationToken,
     /// Present until the server is dropped.
     runtime: Option<Runtime>,
@@ -158,6 +168,9 @@ pub enum StopError {
     /// Something took longer than it may.
     #[error("not everything was done within {} seconds", STOP_WITHIN.as_secs())]
     Deadline,
+    /// Some edits are not in the store. Clients that are still there bring them again.
+    #[error("{}", told(.0))]
+    Unsaved(Vec<DocumentName>),
     /// The backend could not be closed.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -171,7 +184,9 @@ impl Server {
         let backend = open_backend(&config.data, config.redis.as_deref(), runtime.handle())?;
         let limits = Arc::new(config.limits.clone());
         let history = (!config.history.off).then(|| Arc::new(config.history.clone()));
-        let hub = Hub::new(backend.clone(), runtime.handle().clone(), config.idle, limits.clone(), history);
+        let metrics = Arc::<Metrics>::default();
+        let (idle, handle) = (config.idle, runtime.handle().clone());
+        let hub = Hub::new(backend.clone(), handle, idle, limits.clone(), history, metrics.clone());
         let authentication = &config.authentication;
         let tokens = match authentication.is_on() {
             true => Some(Arc::new(Tokens::new(authentication, &config.data, config.redis.is_some())?)),
@@ -181,9 +196,9 @@ impl Server {
             runtime.spawn(async move { tokens.prepare().await });
         }
         let origins = Arc::new(Origins::new(authentication));
-        let metrics = Arc::<Metrics>::default();
         let admission = Arc::new(Admission::new(limits.clone(), authentication, metrics.clone()));
         let (connections, stopping) = (TaskTracker::new(), CancellationToken::new());
+        let (drain_within, drain) = (config.drain, Arc::default());
         let runtime = Some(runtime);
         Ok(Self {
             hub,
@@ -195,6 +210,8 @@ impl Server {
             admission,
             metrics,
             connections,
+            drain_within,
+            drain,
             stopping,
             runtime,
         })
@@ -207,7 +224,7 @@ impl Server {
 
     /// All routes. They serve on whatever runtime they are called; documents live on the server's own.
     pub fn router(&self) -> Router {
-        let Self { hub, connections, stopping, .. } = self;
+        let Self { hub, connections, drain, .. } = self;
         http::router(http::Shared {
             hub: hub.clone(),
             backend: self.backend.clone(),
@@ -218,7 +235,7 @@ impl Server {
             admission: self.admission.clone(),
             metrics: self.metrics.clone(),
             connections: connections.clone(),
-            stopping: stopping.clone(),
+            drain: drain.clone(),
         })
     }
 
@@ -233,25 +250,50 @@ impl Server {
         tokio::pin!(serving);
         tokio::select! {
             () = &mut serving => return Ok(()),
-            () = stop => info!("stopping"),
+            () = stop => info!(connections = self.connections.len(), "stopping"),
         }
-        self.stopping.cancel();
-        let (stopped, served) = tokio::join!(self.shutdown(), timeout(STOP_WITHIN, &mut serving));
-        stopped?;
-        served.map_err(|_| StopError::Deadline)
+        // Until all sessions are sent away the listener says that there is no place here.
+        let served = async {
+            tokio::select! {
+                () = &mut serving => Ok(()),
+                () = async { self.stopping.cancelled().await; sleep(STOP_WITHIN).await } => Err(StopError::Deadline),
+            }
+        };
+        let (stopped, served) = tokio::join!(self.shutdown(), served);
+        stopped.and(served)
     }
 
-    /// Refuses new sessions, closes the open ones with 1012, saves everything and closes the backend.
+    /// Refuses new sessions, closes the open ones with 1012, one after the other, saves everything and closes the
+    /// backend.
     pub async fn shutdown(&self) -> Result<(), StopError> {
+        let until = self.drain.begin(self.connections.len(), self.drain_within);
+        self.connections.close();
+        // A time-out: the last of them are still saying goodbye.
+        let _ = timeout_at(until, self.connections.wait()).await;
         self.stopping.cancel();
         let stop = async {
-            self.hub.shutdown().await;
-            self.connections.close();
+            let unsaved = self.hub.shutdown().await;
             self.connections.wait().await;
-            Ok(self.backend.close().await?)
+            let closed = self.backend.close().await;
+            match unsaved.is_empty() {
+                true => Ok(closed?),
+                false => Err(StopError::Unsaved(unsaved)),
+            }
         };
         timeout(STOP_WITHIN, stop).await.unwrap_or(Err(StopError::Deadline))
     }
+}
+
+/// What is told of documents of which something is not saved: the names of a few.
+fn told(unsaved: &[DocumentName]) -> String {
+    let names = unsaved.iter().take(MAX_TOLD).map(|name| format!("{name:?}", name = name.as_str()));
+    let more = if unsaved.len() > MAX_TOLD { ", ..." } else { "" };
+    format!(
+        "edits of {} documents could not be saved: {}{more}; clients that are still open bring them when the server is \
+         back",
+        unsaved.len(),
+        names.collect::<Vec<_>>().join(", ")
+    )
 }
 
 /// Starts threads on which documents may live.

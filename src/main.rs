@@ -1,6 +1,10 @@
 //! The `quire` command: arguments in, server up, signal, server down; or a token, or another server's documents.
 
-use std::{io::IsTerminal, process::ExitCode, time::Duration};
+use std::{
+    io::IsTerminal,
+    process::{self, ExitCode},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use quire::{
@@ -163,13 +167,23 @@ fn allow_many_files(config: &Config) {
     }
 }
 
+/// Waits for the signal that stops the server. The next one ends the process at once.
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
+    let mut next = async move || {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = terminate.recv() => SignalKind::terminate(),
+            _ = interrupt.recv() => SignalKind::interrupt(),
         }
+    };
+    Ok(async move {
+        next().await;
+        tokio::spawn(async move {
+            let signal = next().await;
+            warn!("a second signal: ending at once; what is not saved yet is only with the clients");
+            // As a shell tells it of a process that a signal has ended.
+            process::exit(128 + signal.as_raw_value());
+        });
     })
 }
 

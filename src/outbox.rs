@@ -94,8 +94,8 @@ impl Outbox {
         self.news.notified().await;
     }
 
-    /// Puts in a frame, or notes that it was missed.
-    pub fn push(&self, outgoing: &Arc<Outgoing>) {
+    /// Puts in a frame, or notes that it was missed. Answers how many bytes wait now.
+    pub fn push(&self, outgoing: &Arc<Outgoing>) -> usize {
         let mut state = self.lock();
         let largest = state.largest.max(outgoing.frame.len());
         let others = state.bytes + outgoing.frame.len() - largest;
@@ -115,8 +115,10 @@ impl Outbox {
             state.largest = state.largest.max(outgoing.frame.len());
             state.waiting.push_back(outgoing.clone());
         }
+        let bytes = state.bytes;
         drop(state);
         self.news.notify_one();
+        bytes
     }
 
     /// Notes that a frame was missed that never came here.

@@ -24,6 +24,7 @@ use crate::{
     config::History,
     document::{Document, UpdateError, check_snapshot},
     history,
+    metrics::Metrics,
     name::DocumentName,
     outbox::note_first_clocks,
     record::{self, Authored, Record},
@@ -48,9 +49,12 @@ pub struct Saver {
     backend: Arc<dyn Backend>,
     /// How the document's history is kept, if it is.
     history: Option<Arc<History>>,
+    metrics: Arc<Metrics>,
     /// Noted and not given to the backend yet.
     waiting: Vec<Authored>,
     waiting_bytes: usize,
+    /// When the first of it was noted.
+    waiting_since: Option<Instant>,
     /// For each client the first clock that waits.
     waiting_from: HashMap<ClientId, Clock>,
     /// Whether more waited than may: then `waiting` has not all of it, and the document is asked.
@@ -82,8 +86,9 @@ pub struct Saver {
 
 /// An append that is under way, and tried again until it succeeds.
 struct Append {
-    /// The number of the last note that it contains.
+    /// The number of the last note that it contains, and when its first was noted.
     through: u64,
+    since: Instant,
     record: Bytes,
     answer: Answer<Appended>,
     failures: u32,
@@ -117,15 +122,18 @@ impl Saver {
         backend: Arc<dyn Backend>,
         log: LogSize,
         history: Option<Arc<History>>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let every = history.as_ref().map(|history| history.every).unwrap_or_default();
         let age =
             log.since.map_or(Duration::ZERO, |since| Duration::from_millis(now().saturating_sub(since)));
         Self {
             history,
+            metrics,
             name,
             backend,
             waiting: Vec::new(),
+            waiting_since: None,
             waiting_bytes: 0,
             waiting_from: HashMap::new(),
             dropped: false,
@@ -152,6 +160,7 @@ impl Saver {
     /// returns the number under which it will be reported as saved.
     pub fn note(&mut self, update: Bytes, adds: &[(ClientId, Clock)], user: Option<Arc<str>>) -> u64 {
         self.noted += 1;
+        self.waiting_since.get_or_insert_with(Instant::now);
         note_first_clocks(&mut self.waiting_from, adds);
         self.waiting_bytes += update.len();
         self.waiting.push(Authored { update, user });
@@ -186,6 +195,11 @@ impl Saver {
             && self.comparison.is_none()
             && self.wanted.is_empty()
             && !self.waits()
+    }
+
+    /// Whether everything is in the store, as far as is known.
+    pub fn is_saved(&self) -> bool {
+        self.saved == self.noted && !self.lost
     }
 
     /// Why nothing is saved any more, if so: the document was deleted, and may have been begun anew.
@@ -230,8 +244,9 @@ impl Saver {
                 false => mem::take(&mut self.waiting),
                 true => vec![Authored { update: document.diff_from(&self.waiting_from)?, user: None }],
             };
+            let since = self.waiting_since;
             self.forget_waiting();
-            self.append(updates);
+            self.append(updates, since);
         }
         if complete && !self.lost && self.compaction.is_none() {
             let saved = self.saved;
@@ -249,6 +264,7 @@ impl Saver {
         self.waiting.clear();
         self.waiting_from.clear();
         self.waiting_bytes = 0;
+        self.waiting_since = None;
         self.dropped = false;
     }
 
@@ -349,15 +365,17 @@ impl Saver {
         self.lost = false;
         if self.append.is_none() && !self.waiting.is_empty() {
             let updates = mem::take(&mut self.waiting);
-            self.append(updates);
+            let since = self.waiting_since.take();
+            self.append(updates, since);
         }
     }
 
-    fn append(&mut self, updates: Vec<Authored>) {
+    fn append(&mut self, updates: Vec<Authored>, since: Option<Instant>) {
         let record = Record { time: now(), updates }.write();
         let answer = self.backend.append(&self.name, record.clone());
         self.append_at = Instant::now() + self.backend.append_spacing();
-        self.append = Some(Append { through: self.noted, record, answer, failures: 0 });
+        let since = since.unwrap_or_else(Instant::now);
+        self.append = Some(Append { through: self.noted, since, record, answer, failures: 0 });
     }
 
     /// Begins a compaction if the document is at rest with a log that would slow its next opening, or if a version is
@@ -442,6 +460,7 @@ impl Saver {
                 let grown = self.log.with(append.record.len(), &appended);
                 self.worth_compacting |= grown.thresholds() > self.log.thresholds();
                 self.log = grown;
+                self.metrics.saved(append.since.elapsed(), append.record.len(), grown.records);
                 self.append = None;
                 self.last_append = Some(Instant::now());
                 self.begin_version();
@@ -471,6 +490,7 @@ impl Saver {
     fn compacted(&mut self, answer: Result<Compacted, BackendError>) {
         match answer {
             Ok(Compacted { log, document_bytes }) => {
+                self.metrics.compacted(true);
                 self.log.records = self.log.records.saturating_sub(log.records);
                 self.log.bytes = self.log.bytes.saturating_sub(log.bytes);
                 self.log.document_bytes = document_bytes;
@@ -484,6 +504,7 @@ impl Saver {
             Err(over @ (BackendError::Deleted | BackendError::Recreated)) => self.give_up(over),
             // The log stays as it is and grows; it is all there, only longer to read.
             Err(error) => {
+                self.metrics.compacted(false);
                 self.being_kept.clear();
                 error!(document = %self.name, %error, "the log could not be compacted");
             }
@@ -517,7 +538,7 @@ impl LogSize {
 }
 
 /// Milliseconds since 1970.
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }
 

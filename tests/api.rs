@@ -196,5 +196,9 @@ async fn the_demo_and_the_health_pages_are_served() {
     assert_eq!((script.status, script.header("content-type")), (200, Some("text/javascript; charset=utf-8")));
     assert!(script.header("cache-control").unwrap().contains("immutable"));
     assert_eq!(server.get("/healthz").await.status, 200);
-    assert!(server.get("/readyz").await.text().contains("\"status\":\"ready\""));
+    let ready: Value = serde_json::from_slice(&server.get("/readyz").await.body).unwrap();
+    let expected = json!({
+        "ready": true, "status": "ready", "draining": false, "over": [], "documents": 0, "backend": "reachable", "reason": null,
+    });
+    assert_eq!(ready, expected);
 }

@@ -21,7 +21,7 @@ const FLOORS: &[&[&str]] = &[
         "end",
         "level",
     ],
-    &["backend", "access", "config", "metrics"],
+    &["backend", "access", "config", "metrics", "drain"],
     &["history", "outbox", "saver", "actor", "capacity"],
     &["hub", "import"],
     &["session", "connection", "http"],

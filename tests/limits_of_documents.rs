@@ -257,6 +257,9 @@ async fn where_all_documents_are_in_use_no_more_are_opened_until_somebody_leaves
     let metrics = server.get("/metrics").await.text();
     assert!(metrics.contains(r#"quire_refusals_total{limit="max-open-documents"} 1"#), "{metrics}");
     assert!(metrics.contains(r#"quire_sessions_ended_total{reason="full"} 1"#), "{metrics}");
+    let ready = server.get("/readyz").await;
+    let told: serde_json::Value = serde_json::from_slice(&ready.body).unwrap();
+    assert_eq!((ready.status, &told["over"]), (503, &serde_json::json!(["max-open-documents"])), "{told}");
     // Whoever is in, and comes to an open document, is not disturbed.
     let mut bob = Person::joins(&server, "a").await;
     people[0].types("still here").await;

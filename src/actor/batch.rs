@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use tokio::time::Instant;
+
 use crate::{
     document::News,
     outbox::note_first_clocks,
@@ -18,6 +20,8 @@ pub(super) type Answer = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) news: Vec<Told>,
+    /// When the first message came, where some came from sessions.
+    pub(super) since: Option<Instant>,
     /// Bytes of the news.
     pub(super) bytes: usize,
     pub(super) presence: Vec<(SessionId, Vec<State>)>,

@@ -85,8 +85,9 @@ impl Actor {
                 }
             }
         };
-        if timeout(SAVE_AT_END, save).await.is_err() {
+        if timeout(SAVE_AT_END, save).await.is_err() && !self.saver.is_saved() {
             error!("not everything could be saved before the deadline");
+            return Stopped::Unsaved;
         }
         Stopped::Told
     }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::Instant,
+};
 
 use super::member::{MemberOutbox, Terms};
 use crate::{
@@ -33,6 +36,8 @@ pub(super) enum Mail {
     Receive {
         from: SessionId,
         message: Message,
+        /// When the frame came that it was in.
+        came: Instant,
         _space: OwnedSemaphorePermit,
     },
     ChangeTerms {
@@ -198,9 +203,10 @@ impl DocumentHandle {
 
     /// Gives a session's message to the document; waits while too much waits there already.
     pub async fn receive(&self, from: SessionId, message: Message) -> Result<(), Gone> {
+        let came = Instant::now();
         let bytes = message.size().min(MAILBOX_BYTES) as u32;
         let space = self.0.space.clone().acquire_many_owned(bytes).await.map_err(|_| Gone)?;
-        self.send(Mail::Receive { from, message, _space: space }).await
+        self.send(Mail::Receive { from, message, came, _space: space }).await
     }
 
     /// A session goes on with other terms.

@@ -15,7 +15,7 @@ use crate::{
     presence::{SessionId, State},
     protocol::relay::{self, Relayed},
     record::Record,
-    saver::Loaded,
+    saver::{self, Loaded},
     update::ClientId,
 };
 
@@ -35,6 +35,11 @@ const MAX_ASIDES: usize = 64;
 const NODE: u64 = 1 << 63;
 /// Who brings what comes from the log.
 pub(super) const RELAY: SessionId = SessionId(NODE);
+
+/// How long ago another node's clock showed this, in milliseconds since 1970; nothing where that one is ahead.
+fn since(time: u64) -> Duration {
+    Duration::from_millis(saver::now().saturating_sub(time))
+}
 
 /// The number under which presence knows a node.
 fn place(node: NodeId) -> SessionId {
@@ -160,10 +165,12 @@ impl Actor {
                 let bytes = records.iter().map(Bytes::len).sum();
                 for record in &records {
                     match Record::read(record) {
-                        Ok(record) => record
-                            .updates
-                            .into_iter()
-                            .try_for_each(|authored| self.receive_from_log(authored.update, batch))?,
+                        Ok(Record { time, updates }) => {
+                            self.metrics.relayed(since(time));
+                            updates
+                                .into_iter()
+                                .try_for_each(|authored| self.receive_from_log(authored.update, batch))?;
+                        }
                         Err(error) => error!(%error, "a record of another node cannot be read"),
                     }
                 }

@@ -11,6 +11,7 @@ use tracing::debug;
 use super::{
     Actor,
     batch::{Batch, Told, edits, merge, presence},
+    member::Member,
     relay::is_relayed,
 };
 use crate::{
@@ -45,6 +46,7 @@ impl Actor {
             member.outbox.0.push(&Arc::new(presence(&newest.collect::<Vec<_>>())));
         }
         if let Some(missing) = edits {
+            self.metrics.resyncs.inc();
             debug!(session = session.0, clients = missing.len(), "a slow session is brought up to date");
             let frame = protocol::sync_step_2(&self.document.diff_from(&missing)?);
             let carries = Carries::Edits(missing.into_iter().collect());
@@ -58,7 +60,7 @@ impl Actor {
     pub(super) fn reply(&self, session: SessionId, reply: Arc<Outgoing>, batch: &mut Batch) {
         match self.members.get(&session) {
             Some(member) if member.echoes() => batch.held.push((session, reply)),
-            Some(member) => member.outbox.0.push(&reply),
+            Some(member) => drop(member.outbox.0.push(&reply)),
             None => {}
         }
     }
@@ -69,6 +71,11 @@ impl Actor {
             let senders: HashSet<SessionId> = batch.news.iter().map(|told| told.from).collect();
             let all = merge(batch.news.iter());
             let frames: Vec<_> = all.iter().map(|news| Arc::new(edits(news))).collect();
+            let (mut deliveries, mut fullest) = (0, 0);
+            let mut deliver = |member: &Member, frames: &[Arc<Outgoing>]| {
+                deliveries += frames.len() as u64;
+                fullest = frames.iter().map(|frame| member.outbox.0.push(frame)).fold(fullest, usize::max);
+            };
             for (session, member) in &self.members {
                 if member.echoes() {
                     // What it has made, or has already, it would take for "saved".
@@ -83,13 +90,18 @@ impl Actor {
                         let now = now.into_iter().filter(|told| told.from != *session);
                         merge(now).iter().map(|news| Arc::new(edits(news))).collect()
                     };
-                    now.iter().for_each(|frame| member.outbox.0.push(frame));
+                    deliver(member, &now);
                     let held = held.into_iter().filter(|told| told.from != *session);
                     batch.held.extend(held.map(|told| (*session, Arc::new(edits(&told.news)))));
                 } else if senders.len() > 1 || !senders.contains(session) {
                     // Among those of others its own edits do no harm.
-                    frames.iter().for_each(|frame| member.outbox.0.push(frame));
+                    deliver(member, &frames);
                 }
+            }
+            self.metrics.edits.inc_by(batch.news.iter().filter(|told| !is_relayed(told.from)).count() as u64);
+            self.metrics.deliveries.inc_by(deliveries);
+            if let Some(since) = batch.since.filter(|_| deliveries > 0) {
+                self.metrics.delivered(since.elapsed(), fullest);
             }
             self.note(&batch.news, all);
         }

@@ -187,6 +187,10 @@ impl Backend for Redis {
         self.0.store.away()
     }
 
+    fn gaps(&self) -> u64 {
+        self.0.following.gaps()
+    }
+
     fn close(&self) -> Answer<()> {
         let inner = self.0.clone();
         inner.ongoing.close();

@@ -113,6 +113,13 @@ impl Admission {
         )
     }
 
+    /// The node's own limit of WebSockets, where it is reached.
+    pub(crate) fn is_full(&self) -> Option<&'static str> {
+        let limit = self.limits.connections;
+        let all = self.websockets.lock().unwrap_or_else(PoisonError::into_inner).all;
+        (all >= limit).then(|| Refusal::Connections(limit).flag())
+    }
+
     fn check_newcomer(&self, address: Address) -> Result<(), Refusal> {
         let Some(newcomers) = &self.newcomers else { return Ok(()) };
         if self.came.fetch_add(1, Ordering::Relaxed) % FORGET_AFTER == FORGET_AFTER - 1 {

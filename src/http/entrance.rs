@@ -29,6 +29,8 @@ const JOIN_TRIES: usize = 5;
 /// The way in, for one connection.
 pub(super) struct Entrance {
     shared: Shared,
+    /// The client family, as metrics name it.
+    dialect: &'static str,
     /// Why the page that connects may not, if so.
     refused: Option<String>,
     tell_saved: TellSaved,
@@ -37,8 +39,13 @@ pub(super) struct Entrance {
 }
 
 impl Entrance {
-    pub(super) fn new(shared: Shared, refused: Option<String>, tell_saved: TellSaved) -> Self {
-        Self { shared, refused, tell_saved, counted: Mutex::default() }
+    pub(super) fn new(
+        shared: Shared,
+        dialect: &'static str,
+        refused: Option<String>,
+        tell_saved: TellSaved,
+    ) -> Self {
+        Self { shared, dialect, refused, tell_saved, counted: Mutex::default() }
     }
 
     /// What somebody may do in a document whose token allows this, and until when.
@@ -101,6 +108,7 @@ impl Entrance {
         for _ in 0..JOIN_TRIES {
             let handle = self.shared.hub.open(document).map_err(|unopened| unopened.end())?;
             if let Ok(session) = Session::join(handle, terms.clone(), *until, news.clone()).await {
+                self.shared.metrics.session_began(self.dialect);
                 info!(%document, user = terms.user.as_deref(), session = session.id().0, "joined");
                 return Ok(session);
             }
@@ -124,6 +132,9 @@ impl connection::Entrance for Entrance {
 
     fn left(&self, document: &str, session: Option<SessionId>, end: &End) {
         self.shared.metrics.session_ended(end);
+        if session.is_some() {
+            self.shared.metrics.session_left(self.dialect);
+        }
         let session = session.map(|session| session.0);
         info!(document, session, code = end.code(), reason = end.reason(), "left");
     }

@@ -9,27 +9,46 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::Shared;
+use crate::metrics::Seen;
 
 pub(crate) async fn alive() -> Json<Value> {
     Json(json!({ "status": "alive" }))
 }
 
+/// Whether the node takes sessions: not while it stops, and not where it is full.
 pub(crate) async fn ready(State(shared): State<Shared>) -> (StatusCode, Json<Value>) {
-    let (code, status) = match shared.stopping.is_cancelled() {
-        false => (StatusCode::OK, "ready"),
-        true => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+    let draining = shared.drain.has_begun();
+    let over: Vec<_> = [shared.admission.is_full(), shared.hub.is_full().map(|full| full.limit())]
+        .into_iter()
+        .flatten()
+        .collect();
+    let ready = !draining && over.is_empty();
+    let (code, status) = match (draining, ready) {
+        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "full"),
+        (false, true) => (StatusCode::OK, "ready"),
     };
     // Where the store is away, all nodes would fail together: open documents are still worth being served.
     let away = shared.backend.away();
-    let backend = if away.is_some() { "away" } else { "reachable" };
-    let mut body = json!({ "status": status, "documents": shared.hub.open_documents(), "backend": backend });
-    if let Some(reason) = away {
-        body["reason"] = reason.into();
-    }
+    let body = json!({
+        "ready": ready,
+        "status": status,
+        "draining": draining,
+        "over": over,
+        "documents": shared.hub.open_documents(),
+        "backend": if away.is_some() { "away" } else { "reachable" },
+        "reason": away,
+    });
     (code, Json(body))
 }
 
 pub(crate) async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], shared.metrics.text())
+    let seen = Seen {
+        documents: shared.hub.open_documents(),
+        document_bytes: shared.hub.document_bytes(),
+        backend_up: shared.backend.away().is_none(),
+        relay_gaps: shared.backend.gaps(),
+    };
+    ([(header::CONTENT_TYPE, kind)], shared.metrics.text(seen))
 }

@@ -61,7 +61,7 @@ impl FromRequestParts<Shared> for Upgrade {
         let upgrade = WebSocketUpgrade::from_request_parts(parts, shared)
             .await
             .map_err(|error| Problem::new(error.status(), error.body_text()).into_response())?;
-        if shared.stopping.is_cancelled() {
+        if shared.drain.has_begun() {
             return Err(Problem::unavailable(Stopping).into_response());
         }
         // Not there where an embedding program does not tell it.
@@ -90,11 +90,19 @@ impl Upgrade {
     ) -> Response {
         let Self { upgrade, place, .. } = self;
         upgrade.on_upgrade(move |socket: WebSocket| {
-            let Shared { limits, connections, .. } = shared;
+            let Shared { limits, metrics, drain, connections, .. } = shared;
             connections.track_future(async move {
                 match admitted.transpose() {
                     Ok(admitted) => {
-                        connection::serve(socket, Box::new(dialect), &entrance, admitted, &limits).await;
+                        let dialect = Box::new(dialect);
+                        connection::serve(
+                            socket,
+                            dialect,
+                            &entrance,
+                            admitted,
+                            connection::Node { limits: &limits, metrics: &metrics, drain: &drain },
+                        )
+                        .await;
                     }
                     // Clients come back for ever where the upgrade itself is refused.
                     Err((document, end)) => {
@@ -125,7 +133,7 @@ pub(crate) async fn y_websocket(
         None => TellSaved::No,
     };
     let access = access(&shared, &headers, &uri).await;
-    let entrance = Entrance::new(shared.clone(), upgrade.refused.clone(), tell_saved);
+    let entrance = Entrance::new(shared.clone(), "y-websocket", upgrade.refused.clone(), tell_saved);
     let admitted = entrance.allow(access, name.clone()).map_err(|end| (name.clone(), end));
     let dialect = YWebsocket(name.as_str().into());
     Ok(upgrade.serve(shared, entrance, dialect, Some(admitted)))
@@ -133,7 +141,7 @@ pub(crate) async fn y_websocket(
 
 /// `/hocuspocus`, and whatever is below it for balancers: Hocuspocus' protocol; clients name documents by themselves.
 pub(crate) async fn hocuspocus(State(shared): State<Shared>, upgrade: Upgrade) -> Response {
-    let entrance = Entrance::new(shared.clone(), upgrade.refused.clone(), TellSaved::Count);
+    let entrance = Entrance::new(shared.clone(), "hocuspocus", upgrade.refused.clone(), TellSaved::Count);
     upgrade.serve(shared, entrance, Hocuspocus::default(), None)
 }
 
@@ -150,7 +158,7 @@ pub(crate) async fn y_sweet(
     }
     let name = DocumentName::new(&name).map_err(Problem::bad_request)?;
     let access = access(&shared, &headers, &uri).await;
-    let entrance = Entrance::new(shared.clone(), upgrade.refused.clone(), TellSaved::Count);
+    let entrance = Entrance::new(shared.clone(), "y-sweet", upgrade.refused.clone(), TellSaved::Count);
     let admitted = entrance.allow(access, name.clone()).map_err(|end| {
         let status = match end {
             End::Unauthorized(_) => StatusCode::UNAUTHORIZED,

@@ -6,7 +6,10 @@ mod tasks;
 use std::{
     collections::HashMap,
     mem,
-    sync::{Arc, Mutex, MutexGuard, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -60,6 +63,7 @@ pub(super) struct Following {
     told: mpsc::Sender<(String, Bytes)>,
     probes: mpsc::Sender<(Instant, Weak<Follower>, Position)>,
     tasks: Mutex<Vec<AbortHandle>>,
+    gaps: AtomicU64,
 }
 
 /// One document that is followed.
@@ -127,6 +131,7 @@ impl Following {
             told,
             probes,
             tasks: Mutex::default(),
+            gaps: AtomicU64::new(0),
         });
         let listening = Arc::downgrade(&following);
         store.listen(Arc::new(move |event| {
@@ -169,6 +174,11 @@ impl Following {
 
     pub(super) fn get(&self, keys: &Keys) -> Option<Arc<Follower>> {
         self.followers().get(keys.channel().as_bytes()).cloned()
+    }
+
+    /// How often something of a log was missing and had to be read.
+    pub(super) fn gaps(&self) -> u64 {
+        self.gaps.load(Ordering::Relaxed)
     }
 
     fn followers(&self) -> MutexGuard<'_, HashMap<Bytes, Arc<Follower>>> {
@@ -231,6 +241,7 @@ impl Following {
                         self.compare_at_once(follower);
                     }
                     Heard::Unclear => {
+                        self.gaps.fetch_add(1, Ordering::Relaxed);
                         drop(place);
                         self.read_if(follower, |_| true);
                     }
@@ -243,7 +254,12 @@ impl Following {
             }
             (Some(position), Words::Notice) => self.read_if(follower, |place| place.hear_head(position)),
             (None, Words::Deleted) => self.compare_at_once(follower),
-            (None, Words::Head(position)) => self.read_if(follower, |place| place.hear_head(position)),
+            // The last message of a burst was lost.
+            (None, Words::Head(position)) => self.read_if(follower, |place| {
+                let missing = place.hear_head(position);
+                self.gaps.fetch_add(missing.into(), Ordering::Relaxed);
+                missing
+            }),
             (None, Words::Told(incarnation, message)) => {
                 // Our own, under whatever number, is known here already.
                 if stamp.run != self.run && !self.nodes().is_dead(incarnation) {
