@@ -44,7 +44,7 @@ struct VersionId(Position);
 
 impl fmt::Display for VersionId {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(to, "{}-{}", self.0.epoch, self.0.number)
+        self.0.fmt(to)
     }
 }
 
