@@ -46,6 +46,7 @@ use crate::{
     protocol::{Outgoing, relay::Relayed},
     saver::{self, LoadError, Loaded, LogSize, Saver},
     state_vector::StateVector,
+    webhooks::Teller,
 };
 
 /// Messages that are taken in before everybody is told of them.
@@ -101,6 +102,8 @@ pub struct Actor {
     limits: Arc<Limits>,
     /// How its history is kept, if it is.
     history: Option<Arc<History>>,
+    /// Where applications are told of what is saved.
+    webhooks: Teller,
     /// What the document takes of the node.
     place: Place,
     /// From when on its size may be found out again.
@@ -126,13 +129,15 @@ impl Actor {
         idle: Duration,
         limits: Arc<Limits>,
         history: Option<Arc<History>>,
+        webhooks: Teller,
         place: Place,
     ) -> (DocumentHandle, Self) {
         let (handle, mailbox) = DocumentHandle::new();
         let shown = presence::Bounds { clients: limits.presences, state_bytes: limits.presence_bytes };
         let actor = Self {
-            saver: Saver::new(name.clone(), backend.clone(), LogSize::default(), None),
+            saver: Saver::new(name.clone(), backend.clone(), LogSize::default(), None, Teller::default()),
             history,
+            webhooks,
             name,
             backend,
             mailbox,
@@ -174,7 +179,8 @@ impl Actor {
         self.document = loaded.document;
         self.document.limit_bytes(self.limits.document_bytes);
         self.relay = Relay::new(feed, loaded.gaps);
-        self.saver = Saver::new(self.name.clone(), self.backend.clone(), log, self.history.clone());
+        let (history, webhooks) = (self.history.clone(), self.webhooks.clone());
+        self.saver = Saver::new(self.name.clone(), self.backend.clone(), log, history, webhooks);
         self.rest_at = Instant::now();
         self.tell_nodes([Relayed::QueryAwareness]);
         Ok(())

@@ -37,6 +37,7 @@ use crate::{
     config::Limits,
     hub::Hub,
     metrics::Metrics,
+    webhooks::Teller,
 };
 
 /// How long a part of a request's body may take to come.
@@ -61,6 +62,8 @@ pub(crate) struct Shared {
     pub admission: Arc<Admission>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Where applications are told of what happens.
+    pub webhooks: Teller,
     /// The WebSockets, so that a stop can wait for their close frames.
     pub connections: TaskTracker,
     /// Cancelled when the server begins to stop.

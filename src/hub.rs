@@ -20,6 +20,7 @@ use crate::{
     config::{History, Limits},
     end::End,
     name::DocumentName,
+    webhooks::Teller,
 };
 
 /// Documents of which the last suspect is remembered; engines fail hardly ever.
@@ -44,6 +45,7 @@ struct Inner {
     idle: Duration,
     limits: Arc<Limits>,
     history: Option<Arc<History>>,
+    webhooks: Teller,
     capacity: Capacity,
 }
 
@@ -91,11 +93,22 @@ impl Hub {
         idle: Duration,
         limits: Arc<Limits>,
         history: Option<Arc<History>>,
+        webhooks: Teller,
     ) -> Self {
         let (documents, actors) = (Mutex::default(), TaskTracker::new());
         let bounds = Bounds { documents: limits.open_documents, memory_bytes: limits.memory_bytes };
         let capacity = Capacity::new(bounds);
-        Self(Arc::new(Inner { documents, backend, runtime, actors, idle, limits, history, capacity }))
+        Self(Arc::new(Inner {
+            documents,
+            backend,
+            runtime,
+            actors,
+            idle,
+            limits,
+            history,
+            webhooks,
+            capacity,
+        }))
     }
 
     /// The way to a document, which is opened where it is not open yet. Never waits: the document loads
@@ -109,10 +122,11 @@ impl Hub {
             return Ok(handle.clone());
         }
         self.make_space(&mut documents)?;
-        let Inner { backend, idle, limits, history, capacity, .. } = &*self.0;
+        let Inner { backend, idle, limits, history, webhooks, capacity, .. } = &*self.0;
         let place = capacity.take_place(name.clone());
-        let (limits, history) = (limits.clone(), history.clone());
-        let (handle, actor) = Actor::new(name.clone(), backend.clone(), *idle, limits, history, place);
+        let (limits, history, webhooks) = (limits.clone(), history.clone(), webhooks.clone());
+        let (handle, actor) =
+            Actor::new(name.clone(), backend.clone(), *idle, limits, history, webhooks, place);
         documents.open.insert(name.clone(), handle.clone());
         // A document outlives the connection that opened it.
         let span = info_span!(parent: None, "document", name = %name);
@@ -308,7 +322,14 @@ mod tests {
     async fn an_update_that_breaks_the_engine_twice_is_set_aside() {
         let folder = tempfile::TempDir::new().unwrap();
         let backend: Arc<dyn Backend> = Arc::new(Embedded::open(folder.path()).unwrap());
-        let hub = Hub::new(backend.clone(), Handle::current(), Duration::ZERO, Arc::default(), None);
+        let hub = Hub::new(
+            backend.clone(),
+            Handle::current(),
+            Duration::ZERO,
+            Arc::default(),
+            None,
+            Teller::default(),
+        );
         for _ in 0..2 {
             let (alice, bob) = (join(&hub).await, join(&hub).await);
             alice.receive(Message::Update(hello(1))).await.unwrap();
@@ -319,7 +340,14 @@ mod tests {
             assert_eq!(text(&hub).await, hello(1));
         }
         // From now on only who sends it is turned away, on this node and after a restart.
-        let restarted = Hub::new(backend.clone(), Handle::current(), Duration::ZERO, Arc::default(), None);
+        let restarted = Hub::new(
+            backend.clone(),
+            Handle::current(),
+            Duration::ZERO,
+            Arc::default(),
+            None,
+            Teller::default(),
+        );
         for hub in [hub, restarted] {
             let (alice, bob) = (join(&hub).await, join(&hub).await);
             alice.receive(Message::Update(breaking_update())).await.unwrap();
@@ -338,7 +366,8 @@ mod tests {
     async fn a_panic_while_somebody_looks_costs_one_reconnect() {
         let folder = tempfile::TempDir::new().unwrap();
         let backend: Arc<dyn Backend> = Arc::new(Embedded::open(folder.path()).unwrap());
-        let hub = Hub::new(backend, Handle::current(), Duration::ZERO, Arc::default(), None);
+        let hub =
+            Hub::new(backend, Handle::current(), Duration::ZERO, Arc::default(), None, Teller::default());
         let alice = join(&hub).await;
         alice.receive(Message::Update(hello(1))).await.unwrap();
         let name = DocumentName::new("letter").unwrap();

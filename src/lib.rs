@@ -10,7 +10,7 @@
 //! 5  lib (Server)
 //! 4  http/*   connection   session
 //! 3  hub      import/*
-//! 2  actor    saver    history/*    outbox    capacity
+//! 2  actor    saver    history/*    outbox    capacity    webhooks/*
 //! 1  backend/*   access/*   config   metrics
 //! 0  name  update  state_vector  guard  presence  protocol/*  document/*  record  end  level  lib0
 //! ```
@@ -75,6 +75,7 @@ pub mod saver;
 pub mod session;
 pub mod state_vector;
 pub mod update;
+pub mod webhooks;
 
 use std::{
     future::Future,
@@ -108,10 +109,11 @@ use crate::{
             link::{ConnectError, Link},
         },
     },
-    config::{Config, Limits},
+    config::{Config, ConfigError, Limits},
     http::admission::Admission,
     hub::Hub,
     metrics::Metrics,
+    webhooks::Webhooks,
 };
 
 /// yrs walks nested types recursively; a thread of the usual 2 MiB overflows on documents of honest clients.
@@ -129,6 +131,7 @@ pub struct Server {
     origins: Arc<Origins>,
     admission: Arc<Admission>,
     metrics: Arc<Metrics>,
+    webhooks: Webhooks,
     connections: TaskTracker,
     stopping: CancellationToken,
     /// Present until the server is dropped.
@@ -147,6 +150,9 @@ pub enum StartError {
     /// A secret or a key cannot be used.
     #[error(transparent)]
     Tokens(#[from] TokensError),
+    /// Webhooks cannot be told with these settings.
+    #[error(transparent)]
+    Webhooks(#[from] ConfigError),
     /// The threads cannot be started.
     #[error("cannot start threads: {0}")]
     Threads(io::Error),
@@ -171,7 +177,16 @@ impl Server {
         let backend = open_backend(&config.data, config.redis.as_deref(), runtime.handle())?;
         let limits = Arc::new(config.limits.clone());
         let history = (!config.history.off).then(|| Arc::new(config.history.clone()));
-        let hub = Hub::new(backend.clone(), runtime.handle().clone(), config.idle, limits.clone(), history);
+        let metrics = Arc::<Metrics>::default();
+        let webhooks = Webhooks::start(&config.webhooks, backend.clone(), metrics.clone(), runtime.handle())?;
+        let hub = Hub::new(
+            backend.clone(),
+            runtime.handle().clone(),
+            config.idle,
+            limits.clone(),
+            history,
+            webhooks.teller(),
+        );
         let authentication = &config.authentication;
         let tokens = match authentication.is_on() {
             true => Some(Arc::new(Tokens::new(authentication, &config.data, config.redis.is_some())?)),
@@ -181,7 +196,6 @@ impl Server {
             runtime.spawn(async move { tokens.prepare().await });
         }
         let origins = Arc::new(Origins::new(authentication));
-        let metrics = Arc::<Metrics>::default();
         let admission = Arc::new(Admission::new(limits.clone(), authentication, metrics.clone()));
         let (connections, stopping) = (TaskTracker::new(), CancellationToken::new());
         let runtime = Some(runtime);
@@ -194,6 +208,7 @@ impl Server {
             origins,
             admission,
             metrics,
+            webhooks,
             connections,
             stopping,
             runtime,
@@ -217,6 +232,7 @@ impl Server {
             origins: self.origins.clone(),
             admission: self.admission.clone(),
             metrics: self.metrics.clone(),
+            webhooks: self.webhooks.teller(),
             connections: connections.clone(),
             stopping: stopping.clone(),
         })
@@ -248,6 +264,7 @@ impl Server {
             self.hub.shutdown().await;
             self.connections.close();
             self.connections.wait().await;
+            self.webhooks.stop().await;
             Ok(self.backend.close().await?)
         };
         timeout(STOP_WITHIN, stop).await.unwrap_or(Err(StopError::Deadline))

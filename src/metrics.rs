@@ -2,7 +2,7 @@
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
@@ -13,6 +13,9 @@ pub struct Metrics {
     registry: Registry,
     sessions_ended: Family<Reason, Counter>,
     refusals: Family<Limit, Counter>,
+    webhook_tries: Family<Outcome, Counter>,
+    webhooks_dropped: Counter,
+    webhooks_waiting: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -25,6 +28,22 @@ struct Limit {
     limit: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    result: &'static str,
+}
+
+/// What came of telling somebody something once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebhookResult {
+    /// It was taken.
+    Delivered,
+    /// It is tried again.
+    Failed,
+    /// It is not tried any more.
+    GivenUp,
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("quire");
@@ -35,7 +54,24 @@ impl Default for Metrics {
             "Requests that were refused before there was a session, by the limit",
             refusals.clone(),
         );
-        Self { registry, sessions_ended, refusals }
+        let (webhook_tries, webhooks_dropped, webhooks_waiting) =
+            (Family::default(), Counter::default(), Gauge::default());
+        registry.register(
+            "webhook_tries",
+            "Webhooks that were sent, by what came of it",
+            webhook_tries.clone(),
+        );
+        registry.register(
+            "webhooks_dropped",
+            "Webhooks that were never sent, because too many waited",
+            webhooks_dropped.clone(),
+        );
+        registry.register(
+            "webhooks_waiting",
+            "Webhooks that wait in the store, those of all nodes",
+            webhooks_waiting.clone(),
+        );
+        Self { registry, sessions_ended, refusals, webhook_tries, webhooks_dropped, webhooks_waiting }
     }
 }
 
@@ -48,6 +84,26 @@ impl Metrics {
     /// A request was refused; the limit is named as its flag is, without dashes in front.
     pub fn refused(&self, limit: &'static str) {
         self.refusals.get_or_create(&Limit { limit }).inc();
+    }
+
+    /// A webhook was sent, and this came of it.
+    pub fn webhook_tried(&self, result: WebhookResult) {
+        let result = match result {
+            WebhookResult::Delivered => "delivered",
+            WebhookResult::Failed => "failed",
+            WebhookResult::GivenUp => "given_up",
+        };
+        self.webhook_tries.get_or_create(&Outcome { result }).inc();
+    }
+
+    /// So many webhooks will never be sent.
+    pub fn webhooks_dropped(&self, count: usize) {
+        self.webhooks_dropped.inc_by(count as u64);
+    }
+
+    /// So many webhooks wait in the store.
+    pub fn webhooks_waiting(&self, count: usize) {
+        self.webhooks_waiting.set(count as i64);
     }
 
     /// Everything, as Prometheus reads it (OpenMetrics text).

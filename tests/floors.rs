@@ -22,7 +22,7 @@ const FLOORS: &[&[&str]] = &[
         "level",
     ],
     &["backend", "access", "config", "metrics"],
-    &["outbox", "saver", "actor", "capacity"],
+    &["outbox", "saver", "actor", "capacity", "history", "webhooks"],
     &["hub", "import"],
     &["session", "connection", "http"],
     &["lib"],

@@ -30,6 +30,7 @@ use crate::{
     history::{self, HistoryError, changes},
     level::Level,
     name::DocumentName,
+    webhooks::event::{self, What},
 };
 
 /// Versions of a page, unless it is told otherwise, and the most that it may have.
@@ -249,6 +250,9 @@ pub(crate) async fn keep(
         history::rename(&*shared.backend, &named.document, newest.id, name.clone(), access.author()).await?;
         newest.about.name = name;
         newest.about.named_by = access.user().map(str::to_owned);
+        let (id, name, users) =
+            (newest.id.to_string(), newest.about.name.clone(), newest.about.users.clone());
+        shared.webhooks.tell(&named.document, What::Saved(event::Version { id, name, users }));
     }
     Ok((StatusCode::CREATED, Json(newest.into())))
 }

@@ -75,7 +75,7 @@ impl Process {
                 Arc::new(RedisBackend::new(Arc::new(redis.link(node)), run, runtime.handle()))
             }
         };
-        let hub = Hub::new(backend, runtime.handle().clone(), idle, Arc::default(), None);
+        let hub = Hub::new(backend, runtime.handle().clone(), idle, Arc::default(), None, Default::default());
         Self { runtime, hub }
     }
 
