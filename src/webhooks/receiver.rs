@@ -21,11 +21,13 @@ pub(super) struct Receiver {
 }
 
 /// Why somebody was not told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Untold {
     /// It may go well another time.
+    #[error("{0}")]
     Failed(String),
     /// The receiver wants to hear nothing more of it.
+    #[error("it answered 410 Gone")]
     Unwanted,
 }
 
