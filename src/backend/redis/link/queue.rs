@@ -11,6 +11,9 @@ use super::{
 /// When each is due, what it says, and how often it was tried: in one slot of a cluster.
 const KEYS: [&str; 3] = ["quire:{webhooks}:due", "quire:{webhooks}:bodies", "quire:{webhooks}:tries"];
 
+/// Id, body and tries of each.
+type Claimed = Vec<(String, Vec<u8>, u32)>;
+
 impl Commands {
     pub(super) async fn exchange(&self, exchange: &Exchange) -> Result<Exchanged, Failure> {
         let Exchange { add, most, remove, again, claim } = exchange;
@@ -26,7 +29,7 @@ impl Commands {
         for Notification { id, body, .. } in add {
             call.arg(id).arg(&**body);
         }
-        let (dropped, waiting, claimed): (usize, usize, Vec<(String, Vec<u8>, u32)>) =
+        let (dropped, waiting, claimed): (usize, usize, Claimed) =
             self.line(KEYS[0], bytes).run(&self.scripts.exchange, &call).await?;
         let claimed = claimed.into_iter();
         let claimed = claimed.map(|(id, body, tries)| Notification { id, body: body.into(), tries });
