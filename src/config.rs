@@ -5,6 +5,7 @@ mod authentication;
 mod history;
 mod limits;
 mod values;
+mod webhooks;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -21,6 +22,7 @@ pub use self::{
     authentication::{Authentication, OWN_ISSUER, Secret},
     history::History,
     limits::Limits,
+    webhooks::Webhooks,
 };
 
 /// The variable that holds the server's signing secret: no flag does, since everybody on a machine can see them.
@@ -59,6 +61,9 @@ pub struct Config {
     /// How documents' histories are kept.
     #[command(flatten, next_help_heading = "History")]
     pub history: History,
+    /// Whom the server tells of what happens.
+    #[command(flatten, next_help_heading = "Webhooks")]
+    pub webhooks: Webhooks,
     /// How much is taken from clients.
     #[command(flatten, next_help_heading = "Limits (0 for none)")]
     pub limits: Limits,
@@ -87,6 +92,7 @@ impl Default for Config {
             log_format: LogFormat::default(),
             authentication: Authentication::default(),
             history: History::default(),
+            webhooks: Webhooks::default(),
             limits: Limits::default(),
         }
     }
@@ -227,12 +233,14 @@ impl Task {
     /// What this process is to do, from its arguments, its environment and the file that they name.
     pub fn from_process() -> Result<Self, ConfigError> {
         check_variables(std::env::vars_os())?;
-        let secret = std::env::var(SECRET_VARIABLE).ok().map(Secret::new);
+        let secret_in = |variable| std::env::var(variable).ok().map(Secret::new);
+        let secret = secret_in(SECRET_VARIABLE);
         let mut task = Self::read(&std::env::args_os().collect::<Vec<_>>())?;
         match &mut task {
             Self::Serve(config) => {
                 config.authentication.secret = secret;
                 config.authentication.check(config.listen)?;
+                config.webhooks.secret = secret_in(webhooks::SECRET_VARIABLE);
             }
             Self::Token(request) => request.secret = secret,
             Self::Import(_) => {}
@@ -311,7 +319,8 @@ fn settings_of(command: &clap::Command) -> Vec<String> {
 fn check_variables(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<(), ConfigError> {
     let command = Cli::command();
     let of_flags = command.get_arguments().filter_map(|argument| argument.get_env());
-    let known: Vec<_> = of_flags.chain([OsStr::new(SECRET_VARIABLE)]).collect();
+    let known: Vec<_> =
+        of_flags.chain([SECRET_VARIABLE, webhooks::SECRET_VARIABLE].map(OsStr::new)).collect();
     for (name, value) in variables {
         let Some(text) = name.to_str().filter(|name| name.starts_with("QUIRE_")) else { continue };
         // Kubernetes sets such variables where a service is called "quire".
@@ -414,6 +423,7 @@ mod tests {
         assert!(error.contains("QUIRE_LISEN=\"1\"") && error.contains("QUIRE_LISTEN"), "{error}");
         assert!(variable("QUIRE_LISTEN").is_ok());
         assert!(variable("QUIRE_SECRET").is_ok());
+        assert!(variable("QUIRE_WEBHOOK_SECRET").is_ok());
         assert!(variable("QUIRE_PORT_8080_TCP").is_ok());
         assert!(variable("HOME").is_ok());
     }

@@ -40,6 +40,7 @@ use crate::{
     drain::Drain,
     hub::Hub,
     metrics::Metrics,
+    webhooks::Teller,
 };
 
 /// How long a part of a request's body may take to come.
@@ -64,6 +65,8 @@ pub(crate) struct Shared {
     pub admission: Arc<Admission>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Where applications are told of what happens.
+    pub webhooks: Teller,
     /// The WebSockets, so that a stop can wait for their close frames.
     pub connections: TaskTracker,
     /// Whether the node empties, because it will stop.

@@ -15,12 +15,10 @@ use tracing::{Instrument, error, info, info_span, warn};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
-    actor::{Actor, DocumentHandle, Stopped, Suspect},
+    actor::{Actor, DocumentHandle, Stopped, Surroundings, Suspect},
     backend::Backend,
     capacity::{Bounds, Capacity, Full},
-    config::{History, Limits},
     end::End,
-    metrics::Metrics,
     name::DocumentName,
 };
 
@@ -43,10 +41,7 @@ struct Inner {
     /// Where actors run: on threads with stacks that are large enough for yrs.
     runtime: Handle,
     actors: TaskTracker,
-    idle: Duration,
-    limits: Arc<Limits>,
-    history: Option<Arc<History>>,
-    metrics: Arc<Metrics>,
+    around: Surroundings,
     capacity: Capacity,
 }
 
@@ -90,28 +85,12 @@ impl Unopened {
 
 impl Hub {
     /// A hub without documents.
-    pub fn new(
-        backend: Arc<dyn Backend>,
-        runtime: Handle,
-        idle: Duration,
-        limits: Arc<Limits>,
-        history: Option<Arc<History>>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub fn new(backend: Arc<dyn Backend>, runtime: Handle, around: Surroundings) -> Self {
         let (documents, actors) = (Mutex::default(), TaskTracker::new());
+        let limits = &around.limits;
         let bounds = Bounds { documents: limits.open_documents, memory_bytes: limits.memory_bytes };
         let capacity = Capacity::new(bounds);
-        Self(Arc::new(Inner {
-            documents,
-            backend,
-            runtime,
-            actors,
-            idle,
-            limits,
-            history,
-            metrics,
-            capacity,
-        }))
+        Self(Arc::new(Inner { documents, backend, runtime, actors, around, capacity }))
     }
 
     /// The way to a document, which is opened where it is not open yet. Never waits: the document loads
@@ -125,11 +104,9 @@ impl Hub {
             return Ok(handle.clone());
         }
         self.make_space(&mut documents)?;
-        let Inner { backend, idle, limits, history, metrics, capacity, .. } = &*self.0;
+        let Inner { backend, around, capacity, .. } = &*self.0;
         let place = capacity.take_place(name.clone());
-        let (limits, history, metrics) = (limits.clone(), history.clone(), metrics.clone());
-        let (handle, actor) =
-            Actor::new(name.clone(), backend.clone(), *idle, limits, history, metrics, place);
+        let (handle, actor) = Actor::new(name.clone(), backend.clone(), around.clone(), place);
         documents.open.insert(name.clone(), handle.clone());
         // A document outlives the connection that opened it.
         let span = info_span!(parent: None, "document", name = %name);
@@ -338,14 +315,7 @@ mod tests {
     async fn an_update_that_breaks_the_engine_twice_is_set_aside() {
         let folder = tempfile::TempDir::new().unwrap();
         let backend: Arc<dyn Backend> = Arc::new(Embedded::open(folder.path()).unwrap());
-        let hub = Hub::new(
-            backend.clone(),
-            Handle::current(),
-            Duration::ZERO,
-            Arc::default(),
-            None,
-            Arc::default(),
-        );
+        let hub = Hub::new(backend.clone(), Handle::current(), Surroundings::default());
         for _ in 0..2 {
             let (alice, bob) = (join(&hub).await, join(&hub).await);
             alice.receive(Message::Update(hello(1))).await.unwrap();
@@ -356,14 +326,7 @@ mod tests {
             assert_eq!(text(&hub).await, hello(1));
         }
         // From now on only who sends it is turned away, on this node and after a restart.
-        let restarted = Hub::new(
-            backend.clone(),
-            Handle::current(),
-            Duration::ZERO,
-            Arc::default(),
-            None,
-            Arc::default(),
-        );
+        let restarted = Hub::new(backend.clone(), Handle::current(), Surroundings::default());
         for hub in [hub, restarted] {
             let (alice, bob) = (join(&hub).await, join(&hub).await);
             alice.receive(Message::Update(breaking_update())).await.unwrap();
@@ -382,7 +345,7 @@ mod tests {
     async fn a_panic_while_somebody_looks_costs_one_reconnect() {
         let folder = tempfile::TempDir::new().unwrap();
         let backend: Arc<dyn Backend> = Arc::new(Embedded::open(folder.path()).unwrap());
-        let hub = Hub::new(backend, Handle::current(), Duration::ZERO, Arc::default(), None, Arc::default());
+        let hub = Hub::new(backend, Handle::current(), Surroundings::default());
         let alice = join(&hub).await;
         alice.receive(Message::Update(hello(1))).await.unwrap();
         let name = DocumentName::new("letter").unwrap();

@@ -22,7 +22,7 @@ const FLOORS: &[&[&str]] = &[
         "level",
     ],
     &["backend", "access", "config", "metrics", "drain"],
-    &["history", "outbox", "saver", "actor", "capacity"],
+    &["history", "outbox", "saver", "actor", "capacity", "webhooks"],
     &["hub", "import"],
     &["session", "connection", "http"],
     &["lib"],

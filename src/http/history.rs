@@ -30,6 +30,7 @@ use crate::{
     history::{self, HistoryError, changes},
     level::Level,
     name::DocumentName,
+    webhooks::event::{self, What},
 };
 
 /// Versions of a page, unless it is told otherwise, and the most that it may have.
@@ -44,7 +45,7 @@ struct VersionId(Position);
 
 impl fmt::Display for VersionId {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(to, "{}-{}", self.0.epoch, self.0.number)
+        self.0.fmt(to)
     }
 }
 
@@ -249,6 +250,9 @@ pub(crate) async fn keep(
         history::rename(&*shared.backend, &named.document, newest.id, name.clone(), access.author()).await?;
         newest.about.name = name;
         newest.about.named_by = access.user().map(str::to_owned);
+        let (id, name, users) =
+            (newest.id.to_string(), newest.about.name.clone(), newest.about.users.clone());
+        shared.webhooks.tell(&named.document, What::Saved(event::Version { id, name, users }));
     }
     Ok((StatusCode::CREATED, Json(newest.into())))
 }

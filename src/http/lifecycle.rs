@@ -26,6 +26,7 @@ use crate::{
     document::{Document, UpdateError},
     level::Level,
     name::DocumentName,
+    webhooks::event::What,
 };
 
 /// How often a name is begun anew that others delete at that moment.
@@ -74,6 +75,7 @@ pub(crate) async fn remove(
     }
     // Who asks this node next is not answered by what was deleted.
     shared.hub.let_go(&name).await;
+    shared.webhooks.tell(&name, What::Deleted { user: access.user().map(str::to_owned) });
     info!(document = %name, purge, by = access.user(), "deleted");
     Ok(StatusCode::NO_CONTENT)
 }
