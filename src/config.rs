@@ -2,6 +2,7 @@
 //! precedence. Read and checked once, at the start.
 
 mod authentication;
+mod commands;
 mod history;
 mod limits;
 mod values;
@@ -19,6 +20,7 @@ use crate::level::Level;
 
 pub use self::{
     authentication::{Authentication, OWN_ISSUER, Secret},
+    commands::{Backup, Errand, Export, List, Restore, Source, Versions},
     history::History,
     limits::Limits,
 };
@@ -143,6 +145,8 @@ enum Command {
     Token(TokenRequest),
     /// Take over the documents of another server
     Import(ImportRequest),
+    #[command(flatten)]
+    Errand(Errand),
 }
 
 #[derive(Debug, Args)]
@@ -217,6 +221,8 @@ pub enum Task {
     Token(TokenRequest),
     /// Take over documents.
     Import(ImportRequest),
+    /// Do something with the documents of a server or a folder.
+    Errand(Errand),
 }
 
 impl Task {
@@ -232,6 +238,9 @@ impl Task {
             }
             Self::Token(request) => request.secret = secret,
             Self::Import(_) => {}
+            Self::Errand(errand) => {
+                errand.source_mut().read_variables().map_err(ConfigError::Contradiction)?;
+            }
         }
         Ok(task)
     }
@@ -254,7 +263,7 @@ impl Cli {
     fn serve(&self) -> Option<&Serve> {
         match &self.command {
             Some(Command::Serve(serve)) => Some(serve),
-            Some(Command::Token(_) | Command::Import(_)) => None,
+            Some(Command::Token(_) | Command::Import(_) | Command::Errand(_)) => None,
             None => Some(&self.serve),
         }
     }
@@ -266,6 +275,7 @@ impl From<Cli> for Task {
             Some(Command::Serve(serve)) => Self::Serve(Box::new(serve.settings)),
             Some(Command::Token(request)) => Self::Token(request),
             Some(Command::Import(request)) => Self::Import(request),
+            Some(Command::Errand(errand)) => Self::Errand(errand),
             None => Self::Serve(Box::new(cli.serve.settings)),
         }
     }
@@ -307,7 +317,8 @@ fn settings_of(command: &clap::Command) -> Vec<String> {
 fn check_variables(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<(), ConfigError> {
     let command = Cli::command();
     let of_flags = command.get_arguments().filter_map(|argument| argument.get_env());
-    let known: Vec<_> = of_flags.chain([OsStr::new(SECRET_VARIABLE)]).collect();
+    let known: Vec<_> =
+        of_flags.chain([SECRET_VARIABLE].iter().chain(&commands::VARIABLES).map(OsStr::new)).collect();
     for (name, value) in variables {
         let Some(text) = name.to_str().filter(|name| name.starts_with("QUIRE_")) else { continue };
         // Kubernetes sets such variables where a service is called "quire".

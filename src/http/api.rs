@@ -16,7 +16,7 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Shared, copies, documents, history, lifecycle, listing, raw, sessions, stats, updates};
+use super::{Shared, bundles, copies, documents, history, lifecycle, listing, raw, sessions, stats, updates};
 use crate::config::Limits;
 
 /// Where its page is, which shows the description.
@@ -75,6 +75,8 @@ pub(super) fn routes(limits: &Limits) -> OpenApiRouter<Shared> {
         .routes(routes!(history::compare))
         .routes(routes!(history::attribute))
         .layer(DefaultBodyLimit::max(limits.update_bytes))
+        // It has a limit of its own.
+        .routes(routes!(bundles::fetch, bundles::put))
 }
 
 /// The description, and the page that shows it.
