@@ -1,4 +1,4 @@
-//! What the server is told: by flag, by `QUIRE_…` environment variable, or in a file, in that order of
+//! What the server and the commands beside it are told: by flag, by `QUIRE_…` environment variable, or in a file, in that order of
 //! precedence. Read and checked once, at the start.
 
 mod authentication;
@@ -387,6 +387,25 @@ mod tests {
     }
 
     #[test]
+    fn an_errand_is_about_a_server_or_a_folder() {
+        let errand = |arguments: &[&str]| match task(arguments) {
+            Ok(Task::Errand(errand)) => Ok(errand),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.to_string()),
+        };
+        let read = errand(&["backup", "all.tar.zst", "--server", "https://quire.example.com/docs/"]).unwrap();
+        assert_eq!(read.source().server.as_deref(), Some("https://quire.example.com/docs"));
+        let read = errand(&["restore", "-", "--replace", "--data", "there"]).unwrap();
+        assert_eq!((&read.source().server, read.source().data.clone()), (&None, Some("there".into())));
+        let error = errand(&["list", "--server", "ftp://there"]).unwrap_err();
+        assert!(error.contains("ftp://there") && error.contains("http://127.0.0.1:8080"), "{error}");
+        let error = errand(&["list", "--server", "http://there", "--data", "here"]).unwrap_err();
+        assert!(error.contains("--data") && error.contains("--server"), "{error}");
+        let error = errand(&["export", "letter", "--format", "pdf"]).unwrap_err();
+        assert!(error.contains("pdf") && error.contains("prosemirror"), "{error}");
+    }
+
+    #[test]
     fn a_bad_value_is_named_with_its_flag() {
         let error = read(&["--listen", "nowhere"]).unwrap_err().to_string();
         assert!(error.contains("nowhere") && error.contains("--listen <ADDRESS:PORT>"), "{error}");
@@ -421,6 +440,7 @@ mod tests {
         assert!(error.contains("QUIRE_LISEN=\"1\"") && error.contains("QUIRE_LISTEN"), "{error}");
         assert!(variable("QUIRE_LISTEN").is_ok());
         assert!(variable("QUIRE_SECRET").is_ok());
+        assert!(variable("QUIRE_SERVER").is_ok() && variable("QUIRE_TOKEN").is_ok());
         assert!(variable("QUIRE_PORT_8080_TCP").is_ok());
         assert!(variable("HOME").is_ok());
     }

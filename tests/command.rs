@@ -69,7 +69,7 @@ impl Ended {
         String::from_utf8(self.stdout.clone()).unwrap()
     }
 
-    fn is_good(self) -> Self {
+    fn good(self) -> Self {
         assert_eq!(self.code, Some(0), "{self:?}");
         self
     }
@@ -246,7 +246,7 @@ async fn a_server_and_its_folder_say_the_same() {
         process.write(&format!("team%2F{number}"), "plan").await;
     }
     let url = process.url.clone();
-    let version = run(&["versions", "letter", "--json", "--server", &url]).await.is_good().text();
+    let version = run(&["versions", "letter", "--json", "--server", &url]).await.good().text();
     let versions: Vec<Value> = version.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((&versions[0]["name"], &versions[1]["users"]), (&json!("second"), &json!(["alice"])));
     let first = versions[1]["id"].as_str().unwrap();
@@ -262,7 +262,7 @@ async fn a_server_and_its_folder_say_the_same() {
     ];
     let mut said = Vec::new();
     for question in questions {
-        said.push(run(&[question, &["--server", &url]].concat()).await.is_good().stdout);
+        said.push(run(&[question, &["--server", &url]].concat()).await.good().stdout);
     }
     let text = |at: usize| String::from_utf8(said[at].clone()).unwrap();
     let names: Vec<String> =
@@ -282,7 +282,7 @@ async fn a_server_and_its_folder_say_the_same() {
     let folder = process.stop().await;
     let data = folder.path().to_str().unwrap();
     for (question, said) in questions.iter().zip(&said) {
-        let of_folder = run(&[question, &["--data", data][..]].concat()).await.is_good().stdout;
+        let of_folder = run(&[question, &["--data", data][..]].concat()).await.good().stdout;
         if question[0] == "list" {
             // How much a log takes changes when the server stops.
             let (there, here) = (String::from_utf8_lossy(said), String::from_utf8_lossy(&of_folder));
@@ -294,7 +294,7 @@ async fn a_server_and_its_folder_say_the_same() {
     // Into a file, and the folder named by a variable.
     let file = path(&folder, "letter.txt");
     let mut command = quire(&["export", "letter", "--format", "text", "--output", &file]);
-    end(command.env("QUIRE_DATA", data)).is_good();
+    end(command.env("QUIRE_DATA", data)).good();
     assert_eq!(fs::read_to_string(file).unwrap(), "Dear Bob, hello and bye");
 }
 
@@ -334,7 +334,7 @@ async fn a_backup_has_all_that_was_saved_and_can_be_restored_anywhere() {
     let files = TempDir::new().unwrap();
     let file = path(&files, "all.tar.zst");
     let before = saved.lock().unwrap().clone();
-    let ended = run(&["backup", &file, "--server", &process.url]).await.is_good();
+    let ended = run(&["backup", &file, "--server", &process.url]).await.good();
     assert!(saved.lock().unwrap().len() > before.len(), "nobody wrote meanwhile");
     over.store(true, Ordering::Relaxed);
     for writer in writers {
@@ -348,12 +348,12 @@ async fn a_backup_has_all_that_was_saved_and_can_be_restored_anywhere() {
     // Into a folder that is not there yet, and into a server on Redis.
     let new = TempDir::new().unwrap();
     let data = path(&new, "data");
-    let restored = run(&["restore", &file, "--data", &data]).await.is_good();
+    let restored = run(&["restore", &file, "--data", &data]).await.good();
     assert!(restored.stderr.contains("45 documents are restored"), "{}", restored.stderr);
     let (redis, copy) = (RedisServer::start_durable(), TempDir::new().unwrap());
     fs::copy(path(&new, "data/quire.db"), copy.path().join("quire.db")).unwrap();
     let on_redis = Process::start(&["--redis", &redis.url()]);
-    run(&["restore", &file, "--server", &on_redis.url]).await.is_good();
+    run(&["restore", &file, "--server", &on_redis.url]).await.good();
     for process in [Process::start_on(copy, &[]), on_redis] {
         assert_eq!(process.history_of("letter").await, was);
         assert_eq!(process.text_of("letter").await.unwrap(), "Dear Bob, hello and bye");
@@ -385,13 +385,13 @@ async fn a_backup_has_all_that_was_saved_and_can_be_restored_anywhere() {
 async fn a_backup_goes_through_a_pipe() {
     let process = Process::start(&[]);
     process.has_a_letter().await;
-    let backup = run(&["backup", "-", "--server", &process.url]).await.is_good();
+    let backup = run(&["backup", "-", "--server", &process.url]).await.good();
     let new = TempDir::new().unwrap();
     let (file, data) = (path(&new, "piped"), path(&new, "data"));
     fs::write(&file, &backup.stdout).unwrap();
     let piped =
         |file: &str| end(quire(&["restore", "-", "--data", &data]).stdin(fs::File::open(file).unwrap()));
-    piped(&file).is_good();
+    piped(&file).good();
     assert_eq!(
         run(&["export", "letter", "--format", "text", "--data", &data]).await.text(),
         "Dear Bob, hello and bye"
@@ -409,7 +409,7 @@ async fn a_damaged_backup_changes_nothing() {
     }
     let files = TempDir::new().unwrap();
     let (file, damaged) = (path(&files, "all.tar.zst"), path(&files, "damaged"));
-    run(&["backup", &file, "--server", &process.url]).await.is_good();
+    run(&["backup", &file, "--server", &process.url]).await.good();
     let good = fs::read(&file).unwrap();
     let data = path(&files, "data");
     let refuses = async |bytes: &[u8], how: String| {
@@ -445,7 +445,7 @@ async fn a_damaged_backup_changes_nothing() {
     refuses(&compressed(&short), "without its end".to_owned()).await;
     refuses(b"something else", "no archive at all".to_owned()).await;
     assert_eq!(run(&["list", "--data", &data]).await.says(0, "").text(), "");
-    run(&["restore", &file, "--data", &data]).await.is_good();
+    run(&["restore", &file, "--data", &data]).await.good();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -457,7 +457,7 @@ async fn what_is_there_stays_unless_it_is_replaced() {
     process.write("waited-for", "here at last").await;
     let files = TempDir::new().unwrap();
     let file = path(&files, "all.tar.zst");
-    run(&["backup", &file, "--server", &process.url]).await.is_good();
+    run(&["backup", &file, "--server", &process.url]).await.good();
     let was = process.history_of("letter").await;
     run(&["backup", &file, "--server", &process.url]).await.says(1, "is there already");
 
@@ -468,26 +468,26 @@ async fn what_is_there_stays_unless_it_is_replaced() {
         let path = format!("/api/documents/{gone}?purge=true");
         assert_eq!(process.server.request("DELETE", &path, &as_root()).await.status, 204);
     }
-    let ended = run(&["restore", &file, "--server", &process.url]).await.is_good();
+    let ended = run(&["restore", &file, "--server", &process.url]).await.good();
     assert!(ended.stderr.contains("0 documents are restored\n4 are there already"), "{}", ended.stderr);
     assert_eq!(process.text_of("letter").await.unwrap(), "Dear Bob, hello and bye, and more");
     assert_eq!(process.text_of("deleted").await, None);
 
     let replace = ["restore", &file, "--replace", "--server", &process.url, "--prefix"];
-    let ended = run(&[&replace[..], &["letter"]].concat()).await.is_good();
+    let ended = run(&[&replace[..], &["letter"]].concat()).await.good();
     assert!(ended.stderr.contains("1 documents are restored"), "{}", ended.stderr);
     // Who had it open does not bring back what was replaced.
     assert_eq!(u16::from(alice.raw.is_closed().await.code), 4404);
     assert_eq!(process.text_of("letter").await.unwrap(), "Dear Bob, hello and bye");
     assert_eq!(process.history_of("letter").await, was);
     assert_eq!(process.text_of("deleted").await, None);
-    run(&[&replace[..], &["deleted"]].concat()).await.is_good();
+    run(&[&replace[..], &["deleted"]].concat()).await.good();
     assert_eq!(process.text_of("deleted").await.unwrap(), "taken away later");
 
     // Somewhere else somebody waits in a document that comes only now: nothing of it is lost by what she writes.
     let other = Process::start(&[]);
     let mut waiting = other.joins("waited-for", "alice").await;
-    run(&["restore", &file, "--server", &other.url]).await.is_good();
+    run(&["restore", &file, "--server", &other.url]).await.good();
     assert_eq!(u16::from(waiting.raw.is_closed().await.code), 1012);
     let (doc, query) = (waiting.doc, format!("waited-for?token={}", token("alice", Level::Write)));
     let mut back = Person::joins_with(&other.server, &query, doc).await;
@@ -512,7 +512,7 @@ async fn one_document_that_fails_does_not_stop_the_others() {
     let data = folder.path().to_str().unwrap();
     let (file, new) = (path(&folder, "all.tar.zst"), path(&folder, "new"));
     // Its bytes are kept as they are, as nobody knows better yet.
-    run(&["backup", &file, "--data", data]).await.is_good();
+    run(&["backup", &file, "--data", data]).await.good();
     let ended =
         run(&["restore", &file, "--data", &new]).await.says(1, "\"plan2\": the bundle cannot be read");
     assert!(ended.stderr.contains("4 documents are restored\n1 could not"), "{}", ended.stderr);
@@ -534,8 +534,8 @@ async fn errors_say_what_to_do() {
     let file = path(&folder, "token");
     end(&mut ask(&["list", "--token-file", &file])).says(1, "cannot read the token");
     fs::write(&file, token("root", Level::Admin) + "\n").unwrap();
-    end(&mut ask(&["list", "--token-file", &file])).is_good();
-    end(quire(&["list", "--token-file", &file]).env("QUIRE_SERVER", &process.url)).is_good();
+    end(&mut ask(&["list", "--token-file", &file])).good();
+    end(quire(&["list", "--token-file", &file]).env("QUIRE_SERVER", &process.url)).good();
 
     run(&[&["export", "lettre"], &at[..]].concat()).await.says(1, "there is no document \"lettre\"");
     run(&[&["export", "letter", "--version", "0-99"], &at[..]].concat()).await.says(1, "no version 0-99");
