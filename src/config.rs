@@ -1,7 +1,8 @@
-//! What the server is told: by flag, by `QUIRE_…` environment variable, or in a file, in that order of
+//! What the server and the commands beside it are told: by flag, by `QUIRE_…` environment variable, or in a file, in that order of
 //! precedence. Read and checked once, at the start.
 
 mod authentication;
+mod commands;
 mod history;
 mod limits;
 mod values;
@@ -20,6 +21,7 @@ use crate::level::Level;
 
 pub use self::{
     authentication::{Authentication, OWN_ISSUER, Secret},
+    commands::{Backup, Errand, Export, List, Restore, Source, Versions},
     history::History,
     limits::Limits,
     webhooks::Webhooks,
@@ -153,6 +155,8 @@ enum Command {
     Token(TokenRequest),
     /// Take over the documents of another server
     Import(ImportRequest),
+    #[command(flatten)]
+    Errand(Errand),
 }
 
 #[derive(Debug, Args)]
@@ -227,6 +231,8 @@ pub enum Task {
     Token(TokenRequest),
     /// Take over documents.
     Import(ImportRequest),
+    /// Do something with the documents of a server or a folder.
+    Errand(Errand),
 }
 
 impl Task {
@@ -244,6 +250,9 @@ impl Task {
             }
             Self::Token(request) => request.secret = secret,
             Self::Import(_) => {}
+            Self::Errand(errand) => {
+                errand.source_mut().read_variables().map_err(ConfigError::Contradiction)?;
+            }
         }
         Ok(task)
     }
@@ -266,7 +275,7 @@ impl Cli {
     fn serve(&self) -> Option<&Serve> {
         match &self.command {
             Some(Command::Serve(serve)) => Some(serve),
-            Some(Command::Token(_) | Command::Import(_)) => None,
+            Some(Command::Token(_) | Command::Import(_) | Command::Errand(_)) => None,
             None => Some(&self.serve),
         }
     }
@@ -278,6 +287,7 @@ impl From<Cli> for Task {
             Some(Command::Serve(serve)) => Self::Serve(Box::new(serve.settings)),
             Some(Command::Token(request)) => Self::Token(request),
             Some(Command::Import(request)) => Self::Import(request),
+            Some(Command::Errand(errand)) => Self::Errand(errand),
             None => Self::Serve(Box::new(cli.serve.settings)),
         }
     }
@@ -319,8 +329,11 @@ fn settings_of(command: &clap::Command) -> Vec<String> {
 fn check_variables(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<(), ConfigError> {
     let command = Cli::command();
     let of_flags = command.get_arguments().filter_map(|argument| argument.get_env());
-    let known: Vec<_> =
-        of_flags.chain([SECRET_VARIABLE, webhooks::SECRET_VARIABLE].map(OsStr::new)).collect();
+    let known: Vec<_> = of_flags
+        .chain(
+            [SECRET_VARIABLE, webhooks::SECRET_VARIABLE].iter().chain(&commands::VARIABLES).map(OsStr::new),
+        )
+        .collect();
     for (name, value) in variables {
         let Some(text) = name.to_str().filter(|name| name.starts_with("QUIRE_")) else { continue };
         // Kubernetes sets such variables where a service is called "quire".
@@ -389,6 +402,25 @@ mod tests {
     }
 
     #[test]
+    fn an_errand_is_about_a_server_or_a_folder() {
+        let errand = |arguments: &[&str]| match task(arguments) {
+            Ok(Task::Errand(errand)) => Ok(errand),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.to_string()),
+        };
+        let read = errand(&["backup", "all.tar.zst", "--server", "https://quire.example.com/docs/"]).unwrap();
+        assert_eq!(read.source().server.as_deref(), Some("https://quire.example.com/docs"));
+        let read = errand(&["restore", "-", "--replace", "--data", "there"]).unwrap();
+        assert_eq!((&read.source().server, read.source().data.clone()), (&None, Some("there".into())));
+        let error = errand(&["list", "--server", "ftp://there"]).unwrap_err();
+        assert!(error.contains("ftp://there") && error.contains("http://127.0.0.1:8080"), "{error}");
+        let error = errand(&["list", "--server", "http://there", "--data", "here"]).unwrap_err();
+        assert!(error.contains("--data") && error.contains("--server"), "{error}");
+        let error = errand(&["export", "letter", "--format", "pdf"]).unwrap_err();
+        assert!(error.contains("pdf") && error.contains("prosemirror"), "{error}");
+    }
+
+    #[test]
     fn a_bad_value_is_named_with_its_flag() {
         let error = read(&["--listen", "nowhere"]).unwrap_err().to_string();
         assert!(error.contains("nowhere") && error.contains("--listen <ADDRESS:PORT>"), "{error}");
@@ -424,6 +456,7 @@ mod tests {
         assert!(variable("QUIRE_LISTEN").is_ok());
         assert!(variable("QUIRE_SECRET").is_ok());
         assert!(variable("QUIRE_WEBHOOK_SECRET").is_ok());
+        assert!(variable("QUIRE_SERVER").is_ok() && variable("QUIRE_TOKEN").is_ok());
         assert!(variable("QUIRE_PORT_8080_TCP").is_ok());
         assert!(variable("HOME").is_ok());
     }

@@ -6,6 +6,7 @@ mod api;
 mod asking;
 mod authorize;
 mod body;
+mod bundles;
 mod contents;
 mod copies;
 #[cfg(feature = "demo")]

@@ -2,7 +2,7 @@
 //! node is full, those leave that nobody is in; where there are none, no more are opened.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     mem,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
@@ -54,6 +54,8 @@ struct Documents {
     refused: Option<(u64, Instant)>,
     /// What could not be saved when the node stopped.
     unsaved: Vec<DocumentName>,
+    /// Documents that are put here as a whole at the moment, and not opened meanwhile.
+    kept_closed: HashSet<DocumentName>,
     stopping: bool,
 }
 
@@ -71,6 +73,9 @@ pub enum Unopened {
     /// The node has no space, and nothing that could make some.
     #[error(transparent)]
     Full(#[from] Full),
+    /// It is put here as a whole at the moment.
+    #[error("the document is being restored; try again in a moment")]
+    KeptClosed,
 }
 
 impl Unopened {
@@ -79,6 +84,7 @@ impl Unopened {
         match self {
             Self::Stopping(Stopping) => End::Stopping,
             Self::Full(full) => End::Full(full.to_string()),
+            Self::KeptClosed => End::Reopening,
         }
     }
 }
@@ -99,6 +105,9 @@ impl Hub {
         let mut documents = self.lock();
         if documents.stopping {
             return Err(Stopping.into());
+        }
+        if documents.kept_closed.contains(name) {
+            return Err(Unopened::KeptClosed);
         }
         if let Some(handle) = documents.open.get(name).filter(|handle| !handle.is_closed()) {
             return Ok(handle.clone());
@@ -139,6 +148,24 @@ impl Hub {
             // An error: it may have come back meanwhile, and stays.
             let _ = timeout(LET_GO_WITHIN, handle.closed()).await;
         }
+    }
+
+    /// Keeps a document closed on this node until what is answered is dropped. Where it is open, what is in it is saved
+    /// first. None, where it is kept closed already.
+    pub async fn keep_closed(&self, name: &DocumentName) -> Option<KeptClosed> {
+        let open = {
+            let mut documents = self.lock();
+            if !documents.kept_closed.insert(name.clone()) {
+                return None;
+            }
+            documents.open.get(name).cloned()
+        };
+        let kept = KeptClosed { hub: self.clone(), name: name.clone() };
+        if let Some(handle) = open {
+            handle.stop().await;
+            handle.closed().await;
+        }
+        Some(kept)
     }
 
     /// How many documents are open.
@@ -210,6 +237,18 @@ impl Documents {
         if let Some((refusals, _)) = self.refused.take_if(|(_, last)| last.elapsed() >= CALM) {
             info!(refusals, "documents are opened again");
         }
+    }
+}
+
+/// A document that is not opened here until this is dropped.
+pub struct KeptClosed {
+    hub: Hub,
+    name: DocumentName,
+}
+
+impl Drop for KeptClosed {
+    fn drop(&mut self) {
+        self.hub.lock().kept_closed.remove(&self.name);
     }
 }
 

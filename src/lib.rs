@@ -9,7 +9,7 @@
 //! 6  main
 //! 5  lib (Server)
 //! 4  http/*   connection   session
-//! 3  hub      import/*
+//! 3  hub      import/*   bundle
 //! 2  actor    saver    history/*    outbox    capacity    webhooks/*
 //! 1  backend/*   access/*   config   metrics   drain
 //! 0  name  update  state_vector  guard  presence  protocol/*  document/*  record  end  level  lib0
@@ -53,6 +53,7 @@
 pub mod access;
 pub mod actor;
 pub mod backend;
+pub mod bundle;
 pub mod capacity;
 pub mod config;
 pub mod connection;

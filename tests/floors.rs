@@ -23,10 +23,10 @@ const FLOORS: &[&[&str]] = &[
     ],
     &["backend", "access", "config", "metrics", "drain"],
     &["history", "outbox", "saver", "actor", "capacity", "webhooks"],
-    &["hub", "import"],
+    &["hub", "import", "bundle"],
     &["session", "connection", "http"],
     &["lib"],
-    &["main"],
+    &["main", "command"],
 ];
 
 /// What the ground never touches: it takes values and returns values.

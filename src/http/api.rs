@@ -17,7 +17,8 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Shared, copies, documents, history, lifecycle, listing, operations, raw, sessions, stats, updates,
+    Shared, bundles, copies, documents, history, lifecycle, listing, operations, raw, sessions, stats,
+    updates,
 };
 use crate::config::Limits;
 
@@ -79,6 +80,8 @@ pub(super) fn routes(limits: &Limits) -> OpenApiRouter<Shared> {
         .routes(routes!(history::compare_now))
         .routes(routes!(history::attribute))
         .layer(DefaultBodyLimit::max(limits.update_bytes))
+        // It has a limit of its own.
+        .routes(routes!(bundles::fetch, bundles::put))
 }
 
 /// The description, and the page that shows it.
