@@ -214,7 +214,7 @@ fn what_markdown_cannot_say_stays() {
         let fragment = transaction.get_or_insert_xml_fragment("default");
         let paragraph = fragment.get(&transaction, 0).unwrap().into_xml_element().unwrap();
         let text = paragraph.get(&transaction, 0).unwrap().into_xml_text().unwrap();
-        text.sticky_index(&mut transaction, 5, Assoc::After).unwrap()
+        text.sticky_index(&transaction, 5, Assoc::After).unwrap()
     };
     let update = needs(&document, &Given::Markdown(wanted.to_owned())).unwrap();
     assert!(update.len() < 150, "{} bytes", update.len());
