@@ -119,3 +119,24 @@ impl Dropped {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_dropped_and_counted() {
+        let metrics = Arc::<Metrics>::default();
+        let dropped = Arc::new(Dropped { metrics: metrics.clone(), logged: AtomicBool::new(false) });
+        let (events, mut told) = mpsc::channel(1);
+        let teller = Teller(Some(Arc::new(Mailbox { events, dropped })));
+        let letter = DocumentName::new("letter").unwrap();
+        for user in ["alice", "bob", "carol"] {
+            teller.tell(&letter, What::Began { user: Some(user.to_owned()) });
+        }
+        let first = What::Began { user: Some("alice".to_owned()) };
+        assert_eq!(told.try_recv().map(|event| event.what), Ok(first));
+        assert!(told.try_recv().is_err());
+        assert!(metrics.text().contains("quire_webhooks_dropped_total 2\n"), "{}", metrics.text());
+    }
+}

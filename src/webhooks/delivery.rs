@@ -170,7 +170,7 @@ impl Delivery {
         }
     }
 
-    /// An id that no other notification has, and that is greater than those before.
+    /// An id that no other notification has, and that is greater than those before while the clock goes forward.
     fn new_id(&mut self) -> String {
         self.made += 1;
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
