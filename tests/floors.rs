@@ -22,7 +22,7 @@ const FLOORS: &[&[&str]] = &[
         "level",
     ],
     &["backend", "access", "config", "metrics"],
-    &["outbox", "saver", "actor", "capacity"],
+    &["outbox", "history", "saver", "actor", "capacity"],
     &["hub", "import", "bundle"],
     &["session", "connection", "http"],
     &["lib"],
