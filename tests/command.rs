@@ -340,7 +340,7 @@ async fn a_backup_has_all_that_was_saved_and_can_be_restored_anywhere() {
     for writer in writers {
         writer.await.unwrap();
     }
-    assert!(ended.stderr.contains("45 documents are in the backup"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("documents in the backup: 45 ("), "{}", ended.stderr);
     assert!(!Path::new(&format!("{file}.partial")).exists());
     let was = process.history_of("letter").await;
     assert_eq!((was.0.len(), was.1["parts"].as_array().unwrap().len()), (2, 3), "{was:?}");
@@ -349,7 +349,7 @@ async fn a_backup_has_all_that_was_saved_and_can_be_restored_anywhere() {
     let new = TempDir::new().unwrap();
     let data = path(&new, "data");
     let restored = run(&["restore", &file, "--data", &data]).await.good();
-    assert!(restored.stderr.contains("45 documents are restored"), "{}", restored.stderr);
+    assert!(restored.stderr.contains("documents restored: 45\n"), "{}", restored.stderr);
     let (redis, copy) = (RedisServer::start_durable(), TempDir::new().unwrap());
     fs::copy(path(&new, "data/quire.db"), copy.path().join("quire.db")).unwrap();
     let on_redis = Process::start(&["--redis", &redis.url()]);
@@ -455,6 +455,7 @@ async fn what_is_there_stays_unless_it_is_replaced() {
     process.write("team%2Fplan", "plan").await;
     process.write("deleted", "taken away later").await;
     process.write("waited-for", "here at last").await;
+    process.write("large", &"large ".repeat(1 << 20)).await;
     let files = TempDir::new().unwrap();
     let file = path(&files, "all.tar.zst");
     run(&["backup", &file, "--server", &process.url]).await.good();
@@ -469,13 +470,19 @@ async fn what_is_there_stays_unless_it_is_replaced() {
         assert_eq!(process.server.request("DELETE", &path, &as_root()).await.status, 204);
     }
     let ended = run(&["restore", &file, "--server", &process.url]).await.good();
-    assert!(ended.stderr.contains("0 documents are restored\n4 are there already"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains(
+            "documents restored: 0\nleft as they are, because they are there already or were deleted: 5 "
+        ),
+        "{}",
+        ended.stderr
+    );
     assert_eq!(process.text_of("letter").await.unwrap(), "Dear Bob, hello and bye, and more");
     assert_eq!(process.text_of("deleted").await, None);
 
     let replace = ["restore", &file, "--replace", "--server", &process.url, "--prefix"];
     let ended = run(&[&replace[..], &["letter"]].concat()).await.good();
-    assert!(ended.stderr.contains("1 documents are restored"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("documents restored: 1\n"), "{}", ended.stderr);
     // Who had it open does not bring back what was replaced.
     assert_eq!(u16::from(alice.raw.is_closed().await.code), 4404);
     assert_eq!(process.text_of("letter").await.unwrap(), "Dear Bob, hello and bye");
@@ -515,7 +522,11 @@ async fn one_document_that_fails_does_not_stop_the_others() {
     run(&["backup", &file, "--data", data]).await.good();
     let ended =
         run(&["restore", &file, "--data", &new]).await.says(1, "\"plan2\": the bundle cannot be read");
-    assert!(ended.stderr.contains("4 documents are restored\n1 could not"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("documents restored: 4\nnot restored, for the reasons above: 1"),
+        "{}",
+        ended.stderr
+    );
     assert_eq!(run(&["list", "--data", &new]).await.text().lines().count(), 4);
 }
 

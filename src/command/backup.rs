@@ -33,11 +33,11 @@ pub(super) async fn run(source: &Source, told: &Backup) -> anyhow::Result<Outcom
         false => write_file(source, &told.file).await?,
     };
     let Counts { kept, bytes, failed } = counts;
-    eprintln!("{kept} documents are in the backup, of {bytes} bytes");
+    eprintln!("documents in the backup: {kept} ({bytes} bytes)");
     match failed {
         0 => Ok(Outcome::Done),
         _ => {
-            eprintln!("{failed} documents are not in it, for the reasons above");
+            eprintln!("documents that are not in it, for the reasons above: {failed}");
             Ok(Outcome::Partly)
         }
     }

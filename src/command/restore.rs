@@ -37,16 +37,17 @@ pub(super) async fn run(source: &Source, told: &Restore) -> anyhow::Result<Outco
         }
     });
     let Counts { restored, left, failed } = counts?;
-    eprintln!("{restored} documents are restored");
+    eprintln!("documents restored: {restored}");
     if left > 0 {
         eprintln!(
-            "{left} are there already, or were deleted, and are left as they are; --replace puts the backup's in their place"
+            "left as they are, because they are there already or were deleted: {left} (--replace puts the backup's in \
+             their place)"
         );
     }
     match failed {
         0 => Ok(Outcome::Done),
         _ => {
-            eprintln!("{failed} could not be restored, for the reasons above");
+            eprintln!("not restored, for the reasons above: {failed}");
             Ok(Outcome::Partly)
         }
     }
@@ -76,9 +77,7 @@ fn put_all(source: &Source, told: &Restore, from: impl Read, all: Option<u64>) -
         Ok(())
     });
     progress.end();
-    read.with_context(|| {
-        format!("it stopped early; {} documents are restored before that", counts.restored)
-    })?;
+    read.with_context(|| format!("it stopped early; documents restored before that: {}", counts.restored))?;
     Ok(counts)
 }
 

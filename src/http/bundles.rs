@@ -95,11 +95,12 @@ pub(crate) async fn put(
     let Query(Replacing { replace, .. }) =
         replacing.map_err(|error| Problem::bad_request(error.body_text()))?;
     access.require(&name, Level::Admin)?;
+    // Not before it is known who sends it, as it may be large; and before anything else is answered, which who is still
+    // sending might not hear.
+    let body = read_body(request).await?;
     if !replace {
         require_nothing(&shared, &name).await?;
     }
-    // Not before it is known who sends it, as it may be large.
-    let body = read_body(request).await?;
     let unfit = |reason: String| {
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the bundle cannot be read: {reason}"))
     };
