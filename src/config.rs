@@ -36,6 +36,9 @@ pub struct Config {
     /// Address and port to listen on; port 0 takes a free one
     #[arg(long, env = "QUIRE_LISTEN", value_name = "ADDRESS:PORT", default_value_t = Config::default().listen)]
     pub listen: SocketAddr,
+    /// Second address, for /metrics, the health pages and the API; then /metrics is there only
+    #[arg(long, env = "QUIRE_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
+    pub admin_listen: Option<SocketAddr>,
     /// Folder for the documents; it is made where it is missing
     #[arg(long, env = "QUIRE_DATA", value_name = "FOLDER", default_value = "./data")]
     pub data: PathBuf,
@@ -85,6 +88,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 8080).into(),
+            admin_listen: None,
             data: "./data".into(),
             redis: None,
             idle: Duration::from_secs(30),
@@ -245,7 +249,7 @@ impl Task {
         match &mut task {
             Self::Serve(config) => {
                 config.authentication.secret = secret;
-                config.authentication.check(config.listen)?;
+                config.authentication.check(config.listen, config.admin_listen)?;
                 config.webhooks.secret = secret_in(webhooks::SECRET_VARIABLE);
             }
             Self::Token(request) => request.secret = secret,

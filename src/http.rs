@@ -74,7 +74,8 @@ pub(crate) struct Shared {
     pub drain: Arc<Drain>,
 }
 
-pub(crate) fn router(shared: Shared) -> Router {
+/// What everybody reaches; `/metrics` too, unless it has a port of its own.
+pub(crate) fn router(shared: Shared, with_metrics: bool) -> Router {
     let (api, description) = api::routes(&shared.limits).split_for_parts();
     let routes = Router::new()
         .route("/ws/{*name}", get(socket::y_websocket))
@@ -85,11 +86,26 @@ pub(crate) fn router(shared: Shared) -> Router {
         .merge(y_sweet::routes(&shared.limits))
         .layer(authorize::cors(&shared.origins))
         .merge(api::pages(&description))
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics));
+        .merge(health::routes());
+    let routes = if with_metrics { routes.merge(health::metrics_routes()) } else { routes };
     #[cfg(feature = "demo")]
     let routes = routes.merge(demo::routes());
+    finish(routes, shared)
+}
+
+/// What has a port of its own: the API, with the same tokens, and what watches the server asks for.
+pub(crate) fn admin_router(shared: Shared) -> Router {
+    let (api, description) = api::routes(&shared.limits).split_for_parts();
+    let routes = api
+        .layer(authorize::cors(&shared.origins))
+        .merge(api::pages(&description))
+        .merge(health::routes())
+        .merge(health::metrics_routes());
+    finish(routes, shared)
+}
+
+/// What holds for all routes.
+fn finish(routes: Router<Shared>, shared: Shared) -> Router {
     routes
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)

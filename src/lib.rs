@@ -141,6 +141,8 @@ pub struct Server {
     metrics: Arc<Metrics>,
     webhooks: Webhooks,
     connections: TaskTracker,
+    /// Whether `/metrics` is on a second port only.
+    has_admin_port: bool,
     /// In what time they end before the server stops.
     drain_within: Duration,
     drain: Arc<Drain>,
@@ -226,6 +228,7 @@ impl Server {
             metrics,
             webhooks,
             connections,
+            has_admin_port: config.admin_listen.is_some(),
             drain_within,
             drain,
             stopping,
@@ -240,8 +243,17 @@ impl Server {
 
     /// All routes. They serve on whatever runtime they are called; documents live on the server's own.
     pub fn router(&self) -> Router {
+        http::router(self.shared(), !self.has_admin_port)
+    }
+
+    /// The API, the health pages and `/metrics`, for a port that not everybody reaches.
+    pub fn admin_router(&self) -> Router {
+        http::admin_router(self.shared())
+    }
+
+    fn shared(&self) -> http::Shared {
         let Self { hub, connections, drain, .. } = self;
-        http::router(http::Shared {
+        http::Shared {
             hub: hub.clone(),
             backend: self.backend.clone(),
             limits: self.limits.clone(),
@@ -253,7 +265,13 @@ impl Server {
             webhooks: self.webhooks.teller(),
             connections: connections.clone(),
             drain: drain.clone(),
-        })
+        }
+    }
+
+    /// Serves [`Self::admin_router`] until [`Self::serve`] or [`Self::shutdown`] has sent all sessions away.
+    pub async fn serve_admin(&self, listener: TcpListener) {
+        let (admission, stopping) = (self.admission.clone(), self.stopping.clone());
+        http::listener::serve(listener, self.admin_router(), admission, stopping).await;
     }
 
     /// Serves a listener until `stop`, then stops in good order.

@@ -5,6 +5,7 @@ mod command;
 
 use std::{
     io::IsTerminal,
+    net::SocketAddr,
     process::{self, ExitCode},
     time::Duration,
 };
@@ -135,9 +136,11 @@ async fn tell(mut import: Import, counts: &mut Counts) -> Result<(), ImportError
 fn run(config: &Config) -> anyhow::Result<()> {
     let server = Server::new(config)?;
     server.runtime().block_on(async {
-        let listener = TcpListener::bind(config.listen).await.with_context(|| {
-            format!("cannot listen on {}: choose another address with --listen", config.listen)
-        })?;
+        let listener = listen(config.listen, "--listen").await?;
+        let admin = match config.admin_listen {
+            Some(address) => Some(listen(address, "--admin-listen").await?),
+            None => None,
+        };
         let stop = stop_signal()?;
         let kept = match config.redis {
             Some(_) => "on Redis".to_owned(),
@@ -149,11 +152,26 @@ fn run(config: &Config) -> anyhow::Result<()> {
                 false => info!("nobody is asked for a token, so only this machine is served (see --auth)"),
             }
         }
+        if let Some(admin) = &admin {
+            info!("metrics and the API are also on {}", admin.local_addr()?);
+        }
         info!(documents = kept, "listening on http://{}", listener.local_addr()?);
-        server.serve(listener, stop).await?;
+        let serve_admin = async {
+            if let Some(listener) = admin {
+                server.serve_admin(listener).await;
+            }
+        };
+        let (served, ()) = tokio::join!(server.serve(listener, stop), serve_admin);
+        served?;
         info!("everything is saved");
         Ok(())
     })
+}
+
+async fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}: choose another address with {flag}"))
 }
 
 /// Every connection is an open file, and most systems allow far fewer of them than they can unless they are asked.

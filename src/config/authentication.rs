@@ -109,16 +109,19 @@ impl Authentication {
     }
 
     /// Refuses settings that contradict each other, or that would let everybody in by mistake.
-    pub(super) fn check(&self, listen: SocketAddr) -> Result<(), ConfigError> {
+    pub(super) fn check(&self, listen: SocketAddr, admin: Option<SocketAddr>) -> Result<(), ConfigError> {
         let refuse = |reason: &str| Err(ConfigError::Contradiction(reason.to_owned()));
         if self.insecure_no_auth && self.is_on() {
             return refuse(
                 "--insecure-no-auth lets everybody in, and yet there is --auth, a secret or a key: remove one of them",
             );
         }
-        if !self.insecure_no_auth && !self.is_on() && !listen.ip().is_loopback() {
+        let listens = [("--listen", Some(listen)), ("--admin-listen", admin)].into_iter();
+        let listens = listens.filter_map(|(flag, address)| Some((flag, address?)));
+        let mut open = listens.filter(|(_, address)| !address.ip().is_loopback());
+        if let Some((flag, address)) = open.next().filter(|_| !self.insecure_no_auth && !self.is_on()) {
             return Err(ConfigError::Contradiction(format!(
-                "--listen {listen} is reached from other machines, and nobody would be asked for a token: \
+                "{flag} {address} is reached from other machines, and nobody would be asked for a token: \
                  add --auth (and see quire token --help), or --insecure-no-auth where something else keeps strangers out"
             )));
         }
@@ -161,16 +164,20 @@ mod tests {
     fn nobody_is_let_in_by_mistake() {
         let (here, everywhere) = ("127.0.0.1:8080".parse().unwrap(), "0.0.0.0:8080".parse().unwrap());
         let told_nothing = Authentication::default();
-        assert!(told_nothing.check(here).is_ok());
-        let error = told_nothing.check(everywhere).unwrap_err().to_string();
+        assert!(told_nothing.check(here, None).is_ok());
+        let error = told_nothing.check(everywhere, None).unwrap_err().to_string();
         assert!(error.contains("--auth") && error.contains("--insecure-no-auth"), "{error}");
+        let error = told_nothing.check(here, Some(everywhere)).unwrap_err().to_string();
+        assert!(error.contains("--admin-listen 0.0.0.0:8080"), "{error}");
         let secret = Some(Secret::new("s".repeat(32)));
-        assert!(Authentication { secret, ..told_nothing.clone() }.check(everywhere).is_ok());
-        assert!(Authentication { insecure_no_auth: true, ..told_nothing.clone() }.check(everywhere).is_ok());
+        assert!(Authentication { secret, ..told_nothing.clone() }.check(everywhere, None).is_ok());
+        assert!(
+            Authentication { insecure_no_auth: true, ..told_nothing.clone() }.check(everywhere, None).is_ok()
+        );
         let both = Authentication { insecure_no_auth: true, auth: true, ..told_nothing.clone() };
-        assert!(both.check(here).is_err());
+        assert!(both.check(here, None).is_err());
         let short = Authentication { secret: Some(Secret::new("short".to_owned())), ..told_nothing };
-        let error = short.check(here).unwrap_err().to_string();
+        let error = short.check(here, None).unwrap_err().to_string();
         assert!(error.contains("5 bytes") && !error.contains("short"), "{error}");
     }
 

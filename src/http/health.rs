@@ -1,22 +1,33 @@
 //! Whether the process is alive, whether it can serve, and what it counts.
 
 use axum::{
-    Json,
+    Json, Router,
     extract::State,
     http::{StatusCode, header},
     response::IntoResponse,
+    routing::get,
 };
 use serde_json::{Value, json};
 
 use super::Shared;
 use crate::metrics::Seen;
 
-pub(crate) async fn alive() -> Json<Value> {
+/// Whether the process is alive, and whether it can serve.
+pub(super) fn routes() -> Router<Shared> {
+    Router::new().route("/healthz", get(alive)).route("/readyz", get(ready))
+}
+
+/// What it counts.
+pub(super) fn metrics_routes() -> Router<Shared> {
+    Router::new().route("/metrics", get(metrics))
+}
+
+async fn alive() -> Json<Value> {
     Json(json!({ "status": "alive" }))
 }
 
 /// Whether the node takes sessions: not while it stops, and not where it is full.
-pub(crate) async fn ready(State(shared): State<Shared>) -> (StatusCode, Json<Value>) {
+async fn ready(State(shared): State<Shared>) -> (StatusCode, Json<Value>) {
     let draining = shared.drain.has_begun();
     let over: Vec<_> = [shared.admission.is_full(), shared.hub.is_full().map(|full| full.limit())]
         .into_iter()
@@ -42,7 +53,7 @@ pub(crate) async fn ready(State(shared): State<Shared>) -> (StatusCode, Json<Val
     (code, Json(body))
 }
 
-pub(crate) async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
+async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     let seen = Seen {
         documents: shared.hub.open_documents(),
