@@ -70,7 +70,7 @@ pub struct Metrics {
 }
 
 /// What is not counted, but looked at when somebody asks.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Seen {
     /// The open documents.
     pub documents: usize,
