@@ -272,7 +272,7 @@ async fn keep_now(shared: &Shared, name: &DocumentName) -> Result<Option<history
     params(
         ("name" = String, Path, description = "The document's name."),
         ("version" = String, Path, description = "The version's id.", example = "0-17"),
-        ("format" = Option<FormatName>, Query, description = "The format."),
+        ("format" = inline(Option<FormatName>), Query, description = "The format."),
         ("root" = Option<Vec<String>>, Query, explode = true,
             description = "What a root type is where its content does not tell, as for the document itself."),
         ("Accept" = Option<String>, Header, description = "Which formats are wanted, where `format` is not given."),

@@ -115,7 +115,7 @@ pub(crate) async fn restore(
     put, path = "/api/documents/{name}", operation_id = "make", tag = "documents",
     params(
         ("name" = String, Path, description = "The document's name."),
-        ("format" = Option<contents::FormatName>, Query, description = "What the body is."),
+        ("format" = inline(Option<contents::FormatName>), Query, description = "What the body is."),
         ("root" = Option<String>, Query, description = "Into which root type it goes, where that is not clear: its \
             name, and for a new one perhaps a colon and `text` or `xml`.", example = "content:text"),
         ("If-Match" = Option<String>, Header, description = "The ETag that `?format=update` had: then it is done only \
