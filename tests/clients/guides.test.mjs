@@ -17,10 +17,10 @@ const GUIDES = ['one-node', 'many-nodes', 'upgrading', 'backing-up', 'sizing', '
 const PORTS = ['8080', '8081', '8082', '8083', '6379']
 
 /** Milliseconds in which a guide must come to its end. */
-const PATIENCE = 120_000
+const PATIENCE = 90_000
 
 for (const guide of GUIDES) {
-  test(`who follows docs/${guide}.md gets what it says`, { timeout: PATIENCE }, async (t) => {
+  test(`who follows docs/${guide}.md gets what it says`, { timeout: 2 * PATIENCE }, async (t) => {
     const places = new Map(await Promise.all(PORTS.map(async (port) => [port, `${await freePort()}`])))
     const text = await readFile(join(repository, 'docs', `${guide}.md`), 'utf8')
     const blocks = [...text.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, block]) =>
@@ -33,7 +33,7 @@ for (const guide of GUIDES) {
     for (const [n, block] of blocks.entries()) {
       const { begun, ended, printed, said } = await shell.outcome(n)
       const told = `in\n${block}\nwhich printed\n${printed}\nand said\n${said}`
-      assert.ok(begun && ended, `a command failed ${told}`)
+      assert.ok(begun && ended, `a command failed, or took too long, ${told}`)
       let at = 0
       for (const [, expected] of block.matchAll(/# prints (.+)$/gm)) {
         const found = printed.indexOf(expected, at)
@@ -102,7 +102,10 @@ async function follow(t, folder, blocks, listen) {
     process.off('exit', putAway)
     putAway()
   })
+  // So that it is told which command does not come to its end.
+  const timer = setTimeout(putAway, PATIENCE)
   await once(shell, 'exit')
+  clearTimeout(timer)
   const content = (what, n) => readFile(file(what, n), 'utf8').catch(() => '')
   return {
     outcome: async (n) => ({
