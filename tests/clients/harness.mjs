@@ -19,7 +19,8 @@ import * as Y from 'yjs'
 /** The top of the repository. */
 export const repository = resolve(dirname(fileURLToPath(import.meta.url)), '../..')
 
-const binary = process.env.QUIRE_BIN ?? resolve(repository, process.env.CARGO_TARGET_DIR ?? 'target', 'debug/quire')
+/** The server and its commands. */
+export const binary = process.env.QUIRE_BIN ?? resolve(repository, process.env.CARGO_TARGET_DIR ?? 'target', 'debug/quire')
 
 /** Milliseconds in which something must come true that usually takes a few: the machine may be busy. */
 const PATIENCE = 20_000
