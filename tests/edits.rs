@@ -297,8 +297,9 @@ fn operations(list: Value) -> Vec<Operation> {
 fn operations_find_their_place() {
     let mut document = Document::default();
     let mut does = |list: Value| {
-        let update =
-            operated(&document, &operations(list)).unwrap().unwrap_or_else(|unfit| panic!("{unfit}"));
+        let update = operated(&document, &operations(list), 1_000_000)
+            .unwrap()
+            .unwrap_or_else(|unfit| panic!("{unfit}"));
         document.receive(update.expect("it changes something")).unwrap();
         serde_json::from_str::<Value>(&exported(&document, Format::Json)).unwrap()
     };
@@ -335,9 +336,60 @@ fn operations_find_their_place() {
         { "op": "replace", "root": "default", "find": "Charles", "text": "C." },
         { "op": "insert", "root": "default", "path": [0, 0], "at": 0, "text": "My " },
     ]));
-    letter.receive(operated(&letter, &list).unwrap().unwrap().unwrap()).unwrap();
+    letter.receive(operated(&letter, &list, 1_000_000).unwrap().unwrap().unwrap()).unwrap();
     assert!(exported(&letter, Format::Text).starts_with("My Dear Ada"));
     assert!(exported(&letter, Format::Text).ends_with("Yours, C."));
+}
+
+#[test]
+fn what_operations_put_in_is_bounded() {
+    let text = json!({ "text": "a".repeat(9_000) }).to_string();
+    let document = made_of(&content(Format::Json, &text));
+    let refused = |list: Value| operated(&document, &operations(list), 1_000_000).unwrap().unwrap_err().0;
+    let all = |text: &str| json!({ "op": "replace", "root": "text", "find": "a", "occurrence": "all", "text": text });
+    let reason = refused(json!([all(&"b".repeat(112))]));
+    assert!(
+        reason.contains("[0].text: the operations put in more than 1000000 bytes (--max-update)"),
+        "{reason}"
+    );
+    // Each makes it twice as long, and then there are too many places.
+    let reason = refused(Value::Array(vec![all("aa"); 40]));
+    assert!(reason.contains("[1].occurrence: the operations change more than 10000 places"), "{reason}");
+    let list = operations(json!([all("bb")]));
+    assert!(operated(&document, &list, 1_000_000).unwrap().is_ok());
+}
+
+#[test]
+fn a_letter_in_a_large_text_is_cheap() {
+    let text = "The quick brown fox jumps over the lazy dog. ".repeat(25_000);
+    let document = made_of(&content(Format::Json, &json!({ "text": text }).to_string()));
+    let start = std::time::Instant::now();
+    let update = needs(&document, &Given::Text(format!("{text}!"))).unwrap();
+    assert!(update.len() < 100, "{} bytes", update.len());
+    let marks = Given::Html("<b>x".repeat(100_000));
+    made_of(&marks);
+    assert!(start.elapsed() < std::time::Duration::from_secs(60), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn content_that_does_not_fit_leaves_what_was_deleted() {
+    let server = TestServer::start().await;
+    let path = "/api/documents/letter";
+    assert_eq!(
+        server.request_with("PUT", &format!("{path}?format=markdown"), "", b"# Dear").await.status,
+        201
+    );
+    assert_eq!(server.request("DELETE", path, "").await.status, 204);
+    said(
+        &server.request_with("PUT", &format!("{path}?format=text"), "", b"hello").await,
+        422,
+        "root=content",
+    );
+    let markdown = format!("{path}?format=markdown");
+    said(&server.request_with("PUT", &markdown, "If-Match: \"x\"\r\n", b"x").await, 412, "read it again");
+    assert_eq!(server.post(&format!("{path}/restore"), "", b"").await.status, 204);
+    assert_eq!(server.get(&format!("{path}?format=markdown")).await.text(), "# Dear\n");
+    server.stop().await;
 }
 
 fn said(answer: &Response, status: u16, reason: &str) {

@@ -152,5 +152,8 @@ fn the_ground_is_pure_and_nobody_knows_more_than_he_should() {
             assert!(!parts[*part].contains(word), "{part} knows {word:?}");
         }
     }
-    assert!(parts.values().all(|source| !source.contains(".observe(")), "return values instead of callbacks");
+    // A histogram observes, too.
+    let has_callbacks =
+        |(part, source): (&String, &String)| part != "metrics" && source.contains(".observe(");
+    assert!(!parts.iter().any(has_callbacks), "return values instead of callbacks");
 }

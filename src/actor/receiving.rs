@@ -197,7 +197,9 @@ impl Actor {
             Ok(None) => return Ok(Ok(None)),
             Err(error) => return Ok(Err(error)),
         };
-        let (bytes, limit) = (update.len(), self.around.limits.update_bytes);
+        // What an edit makes of the document, and that may be all of it, is not what somebody sends.
+        let limits = &self.around.limits;
+        let (bytes, limit) = (update.len(), if makes { limits.update_bytes } else { limits.document_bytes });
         if bytes > limit {
             return Ok(Err(WriteError::TooLarge { bytes, limit }));
         }

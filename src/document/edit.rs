@@ -10,7 +10,11 @@ mod markdown;
 pub mod operations;
 mod unsaid;
 
-use std::{collections::BTreeMap, mem::ManuallyDrop};
+use std::{
+    collections::BTreeMap,
+    mem::ManuallyDrop,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use yrs::{ReadTxn, Transact, TransactionMut};
@@ -18,6 +22,9 @@ use yrs::{ReadTxn, Transact, TransactionMut};
 use self::content::Content;
 use super::{Document, UpdateError, contained, export::RootKind};
 use crate::update::Update;
+
+/// How long may be spent on finding small differences; those found by then are taken.
+const DEADLINE: Duration = Duration::from_millis(500);
 
 /// The update that an edit makes of a document; none, where it changes nothing. The edit is done on a copy.
 pub fn edited<E>(
@@ -51,7 +58,8 @@ pub fn edited<E>(
     };
     let read = Update::read(&made).map_err(|error| UpdateError::Broken(error.to_string()))?;
     let is_empty = read.sections.is_empty() && read.deletes.is_empty();
-    let made = if document.has_subdocuments { contained(|| read.undisguised().into_owned())? } else { made };
+    // Also where the document holds no subdocument now: what it is given may have some.
+    let made = contained(|| read.undisguised().into_owned())?;
     Ok(Ok((!is_empty).then(|| made.into())))
 }
 
@@ -61,9 +69,17 @@ pub fn difference(
     document: &Document,
     roots: &BTreeMap<String, Content>,
 ) -> Result<Option<Bytes>, UpdateError> {
+    difference_until(document, roots, Instant::now() + DEADLINE)
+}
+
+fn difference_until(
+    document: &Document,
+    roots: &BTreeMap<String, Content>,
+    until: Instant,
+) -> Result<Option<Bytes>, UpdateError> {
     let made = edited::<std::convert::Infallible>(document, |transaction| {
         for (name, content) in roots {
-            difference::give(transaction, name, content);
+            difference::give(transaction, name, content, until);
         }
         Ok(())
     })?;
@@ -114,7 +130,7 @@ mod tests {
     use yrs::Any;
 
     use super::{
-        content::{Element, Run},
+        content::{Element, Run, Runs},
         *,
     };
 
@@ -138,7 +154,7 @@ mod tests {
         }
 
         fn runs(&mut self) -> Vec<Run> {
-            let mut runs: Vec<Run> = Vec::new();
+            let mut runs = Runs::default();
             for _ in 0..self.throw(5) {
                 let mut format: BTreeMap<Arc<str>, Any> = BTreeMap::new();
                 if self.throw(3) == 0 {
@@ -157,9 +173,9 @@ mod tests {
                         Content::Any(Any::from(text))
                     }
                 };
-                content::push(&mut runs, Run { insert, format });
+                runs.push(Run { insert, format });
             }
-            runs
+            runs.finish()
         }
 
         fn children(&mut self, depth: u64) -> Vec<Content> {
@@ -194,8 +210,10 @@ mod tests {
         fn roots(&mut self) -> BTreeMap<String, Content> {
             let items = (0..self.throw(6)).map(|_| self.value(2)).collect();
             // A root with nothing but an embedded type could be an array.
-            let mut text = self.runs();
-            content::push(&mut text, Run::new(".", BTreeMap::new()));
+            let mut text = Runs::default();
+            self.runs().into_iter().for_each(|run| text.push(run));
+            text.push_text(".", &BTreeMap::new());
+            let text = text.finish();
             [
                 ("text".to_owned(), Content::Text(text)),
                 ("xml".to_owned(), Content::Fragment(self.children(3))),

@@ -33,12 +33,16 @@ impl<T: DeserializeOwned> FromRequest<Shared> for InJson<T> {
     async fn from_request(request: Request, shared: &Shared) -> Result<Self, Problem> {
         require_type(request.headers(), "application/json")?;
         let Content(bytes) = Content::from_request(request, shared).await?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
-            let status =
-                if error.is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
-            Problem::new(status, format!("the body: {error}"))
-        })
+        read_json(&bytes).map(Self)
     }
+}
+
+/// The value that JSON says.
+pub(crate) fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let status = if error.is_data() { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
+        Problem::new(status, format!("the body: {error}"))
+    })
 }
 
 /// Refuses a body that says to be something else.

@@ -10,6 +10,7 @@ use super::{error::Problem, updates::matches};
 use crate::{
     actor::{Edit, WriteError},
     document::{
+        Document,
         edit::given::{Given, Told, given},
         export::RootKind,
     },
@@ -34,6 +35,8 @@ impl ToSchema for FormatName {}
 pub(super) struct Contents {
     given: Given,
     told: Told,
+    /// How much it holds while it waits, about: JSON takes more than its text.
+    bytes: usize,
 }
 
 /// What a request gives; none where it gives nothing.
@@ -88,13 +91,23 @@ pub(super) fn read(parameters: &[(String, String)], body: &Bytes) -> Result<Opti
             return Err(Problem::bad_request(format!("format: unknown {other:?}; known are {known}")));
         }
     };
-    Ok(Some(Contents { given, told }))
+    let bytes = body.len() * if matches!(given, Given::Json(_)) { 4 } else { 1 };
+    Ok(Some(Contents { given, told, bytes }))
 }
 
 impl Contents {
     /// How many bytes it has, about.
     pub(super) fn bytes(&self) -> usize {
-        self.given.bytes()
+        self.bytes
+    }
+
+    /// Whether a document that holds nothing can be given this.
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        match given(&Document::default(), &self.given, &self.told) {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(unfit)) => Err(WriteError::Unfit(unfit.0).into()),
+            Err(error) => Err(WriteError::Refused(error.to_string()).into()),
+        }
     }
 
     /// Gives a document this content, if it is as it is expected to be.

@@ -63,6 +63,6 @@ pub(crate) async fn copy(
         let (whole, author) = (whole.clone(), access.author());
         async move { document.make_with(whole, author).await }
     };
-    within_time(Repeat::Harmless, make_or_begin_anew(&shared, &access, &to, make)).await??;
+    within_time(Repeat::Harmless, make_or_begin_anew(&shared, &access, &to, make, || Ok(()))).await??;
     Ok(StatusCode::CREATED)
 }

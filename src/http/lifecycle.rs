@@ -163,7 +163,14 @@ pub(crate) async fn make(
             Ok(Ok(exists))
         }
     };
-    let exists = within_time(Repeat::Harmless, make_or_begin_anew(&shared, &access, &name, make)).await??;
+    let check = || match &content {
+        // Nothing is as it was.
+        Some(_) if expected.is_some() => Err(WriteError::Changed.into()),
+        Some(content) => content.check(),
+        None => Ok(()),
+    };
+    let made = make_or_begin_anew(&shared, &access, &name, make, check);
+    let exists = within_time(Repeat::Harmless, made).await??;
     Ok(if exists { StatusCode::OK } else { StatusCode::CREATED })
 }
 
@@ -195,13 +202,12 @@ pub(crate) async fn make_with(
     if headers.contains_key(header::CONTENT_TYPE) {
         require_type(&headers, "application/octet-stream")?;
     }
-    // Before what was deleted gives way to it.
-    check(&update)?;
     let make = |document: DocumentHandle| {
         let (update, author) = (update.clone(), access.author());
         async move { document.make_with(update, author).await }
     };
-    within_time(Repeat::Harmless, make_or_begin_anew(&shared, &access, &name, make)).await??;
+    let made = make_or_begin_anew(&shared, &access, &name, make, || Ok(check(&update)?));
+    within_time(Repeat::Harmless, made).await??;
     Ok(StatusCode::CREATED)
 }
 
@@ -215,12 +221,14 @@ fn check(update: &[u8]) -> Result<(), WriteError> {
     }
 }
 
-/// Makes a document. Where it is deleted, its name begins anew, for which one must be allowed to delete it.
+/// Makes a document. Where it is deleted, its name begins anew, for which one must be allowed to delete it, and what it is
+/// made of must pass the check: what was deleted cannot be taken back from then on.
 pub(super) async fn make_or_begin_anew<T, Made>(
     shared: &Shared,
     access: &Access,
     name: &DocumentName,
     make: impl Fn(DocumentHandle) -> Made,
+    check: impl Fn() -> Result<(), Problem>,
 ) -> Result<T, Problem>
 where
     Made: Future<Output = Result<T, ReadError>>,
@@ -230,6 +238,7 @@ where
             return Ok(made);
         }
         access.require(name, Level::Admin)?;
+        check()?;
         shared.backend.create(name).await.map_err(refused)?;
     }
     Err(Problem::unavailable("the document is being deleted; try again"))

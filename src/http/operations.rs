@@ -13,7 +13,7 @@ use super::{
     Shared,
     asking::{Named, Repeat, save},
     authorize::Caller,
-    body::InJson,
+    body::{Content, read_json, require_type},
     error::{Body, Problem, Refusals},
     updates::{expected, matches},
 };
@@ -23,8 +23,8 @@ use crate::{
     level::Level,
 };
 
-/// How much an operation holds while it waits, about.
-const OPERATION_BYTES: usize = 1_024;
+/// How much operations hold while they wait, for each byte of their JSON, about.
+const BYTES: usize = 4;
 
 /// What is done to a document.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -68,13 +68,15 @@ pub(crate) async fn edit(
     Caller(access): Caller,
     Named(name): Named,
     headers: HeaderMap,
-    InJson(Operations { operations }): InJson<Operations>,
+    Content(body): Content,
 ) -> Result<StatusCode, Problem> {
     access.require(&name, Level::Write)?;
+    require_type(&headers, "application/json")?;
+    let Operations { operations } = read_json(&body)?;
     let expected = expected(&headers)?;
     let repeat = if expected.is_some() { Repeat::Harmless } else { Repeat::Again };
     let operations: Arc<[Operation]> = operations.into();
-    let bytes = operations.len().saturating_mul(OPERATION_BYTES);
+    let (bytes, max_bytes) = (body.len() * BYTES, shared.limits.update_bytes);
     let edit = |document: DocumentHandle| {
         let (operations, expected, author) = (operations.clone(), expected.clone(), access.author());
         let edit: Edit = Box::new(move |document| {
@@ -83,7 +85,7 @@ pub(crate) async fn edit(
             {
                 return Ok(Err(WriteError::Changed));
             }
-            Ok(operated(document, &operations)?.map_err(|unfit| WriteError::Unfit(unfit.0)))
+            Ok(operated(document, &operations, max_bytes)?.map_err(|unfit| WriteError::Unfit(unfit.0)))
         });
         async move { document.edit(bytes, author, edit).await }
     };

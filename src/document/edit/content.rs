@@ -141,24 +141,59 @@ pub(super) fn read(value: &Out, transaction: &impl ReadTxn) -> Content {
 }
 
 pub(super) fn runs(text: &impl Text, transaction: &impl ReadTxn) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
+    let mut runs = Runs::default();
     for Diff { insert, attributes, .. } in text.diff(transaction, YChange::identity) {
         let format = attributes.into_iter().flat_map(|attributes| *attributes).collect();
-        push(&mut runs, Run { insert: read(&insert, transaction), format });
+        runs.push(Run { insert: read(&insert, transaction), format });
     }
-    runs
+    runs.finish()
 }
 
-/// Adds a run, to the last one where that is text of the same format.
-pub(super) fn push(runs: &mut Vec<Run>, run: Run) {
-    if let (Some(text), Some(last)) = (run.text(), runs.last_mut())
-        && last.format == run.format
-        && let Some(before) = last.text()
-    {
-        last.insert = Content::Any(Any::String([before, text].concat().into()));
-        return;
+/// Runs that are put together: text joins what is before it where the format is the same.
+#[derive(Default)]
+pub(super) struct Runs {
+    runs: Vec<Run>,
+    text: String,
+    format: BTreeMap<Arc<str>, Any>,
+}
+
+impl Runs {
+    /// Whether there is nothing yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.text.is_empty()
     }
-    runs.push(run);
+
+    /// Adds text.
+    pub(super) fn push_text(&mut self, text: &str, format: &BTreeMap<Arc<str>, Any>) {
+        if self.format != *format {
+            self.end_text();
+            self.format = format.clone();
+        }
+        self.text.push_str(text);
+    }
+
+    /// Adds text, or something embedded.
+    pub(super) fn push(&mut self, run: Run) {
+        match run.text() {
+            Some(text) => self.push_text(text, &run.format),
+            None => {
+                self.end_text();
+                self.runs.push(run);
+            }
+        }
+    }
+
+    /// All of them.
+    pub(super) fn finish(mut self) -> Vec<Run> {
+        self.end_text();
+        self.runs
+    }
+
+    fn end_text(&mut self) {
+        if !self.text.is_empty() {
+            self.runs.push(Run::new(&std::mem::take(&mut self.text), self.format.clone()));
+        }
+    }
 }
 
 pub(super) fn attributes(xml: &impl Xml, transaction: &impl ReadTxn) -> BTreeMap<String, Any> {

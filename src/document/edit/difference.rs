@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ops::Range,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use similar::{Algorithm, DiffOp, capture_diff_deadline};
@@ -26,31 +26,28 @@ use yrs::{
 
 use super::content::{Content, Run, attributes, out, read, runs};
 
-/// How long one sequence may be compared.
-const DEADLINE: Duration = Duration::from_millis(200);
-
 /// How many differences there may be between two sequences; beyond, all that lies between the first and the last one is
 /// taken for different. Each of them is looked for from the beginning.
 const MAX_DIFFERENCES: usize = 2_000;
 
 /// Gives a root type this content.
-pub(super) fn give(transaction: &mut TransactionMut<'_>, root: &str, content: &Content) {
+pub(super) fn give(transaction: &mut TransactionMut<'_>, root: &str, content: &Content, until: Instant) {
     match content {
         Content::Text(runs) => {
             let text = transaction.get_or_insert_text(root);
-            set_text(transaction, &text, runs);
+            set_text(transaction, &text, runs, until);
         }
         Content::Map(entries) => {
             let map = transaction.get_or_insert_map(root);
-            set_map(transaction, &map, entries);
+            set_map(transaction, &map, entries, until);
         }
         Content::Array(items) => {
             let array = transaction.get_or_insert_array(root);
-            set_array(transaction, &array, items);
+            set_array(transaction, &array, items, until);
         }
         Content::Fragment(children) => {
             let fragment = transaction.get_or_insert_xml_fragment(root);
-            set_children(transaction, &fragment, children);
+            set_children(transaction, &fragment, children, until);
         }
         // No root type is one of these.
         Content::Any(_) | Content::Element(_) | Content::XmlText { .. } => {}
@@ -58,28 +55,33 @@ pub(super) fn give(transaction: &mut TransactionMut<'_>, root: &str, content: &C
 }
 
 /// Gives a shared type the content of one of its kind.
-pub(super) fn set(transaction: &mut TransactionMut<'_>, shared: &Out, content: &Content) {
+pub(super) fn set(transaction: &mut TransactionMut<'_>, shared: &Out, content: &Content, until: Instant) {
     match (shared, content) {
-        (Out::YText(text), Content::Text(runs)) => set_text(transaction, text, runs),
-        (Out::YMap(map), Content::Map(entries)) => set_map(transaction, map, entries),
-        (Out::YArray(array), Content::Array(items)) => set_array(transaction, array, items),
+        (Out::YText(text), Content::Text(runs)) => set_text(transaction, text, runs, until),
+        (Out::YMap(map), Content::Map(entries)) => set_map(transaction, map, entries, until),
+        (Out::YArray(array), Content::Array(items)) => set_array(transaction, array, items, until),
         (Out::YXmlFragment(fragment), Content::Fragment(children)) => {
-            set_children(transaction, fragment, children);
+            set_children(transaction, fragment, children, until);
         }
         (Out::YXmlElement(element), Content::Element(wanted)) => {
             set_attributes(transaction, element, &wanted.attributes);
-            set_children(transaction, element, &wanted.children);
+            set_children(transaction, element, &wanted.children, until);
         }
         (Out::YXmlText(text), Content::XmlText { attributes, runs }) => {
             set_attributes(transaction, text, attributes);
-            set_text(transaction, text, runs);
+            set_text(transaction, text, runs, until);
         }
         // Values are replaced, and types only compared with those of their kind.
         _ => {}
     }
 }
 
-fn set_map(transaction: &mut TransactionMut<'_>, map: &MapRef, wanted: &BTreeMap<String, Content>) {
+fn set_map(
+    transaction: &mut TransactionMut<'_>,
+    map: &MapRef,
+    wanted: &BTreeMap<String, Content>,
+    until: Instant,
+) {
     let present: BTreeMap<String, Out> =
         map.iter(transaction).map(|(key, value)| (key.to_owned(), value)).collect();
     for key in present.keys().filter(|key| !wanted.contains_key(*key)) {
@@ -93,7 +95,7 @@ fn set_map(transaction: &mut TransactionMut<'_>, map: &MapRef, wanted: &BTreeMap
                     continue;
                 }
                 if is.kind() == content.kind() && !matches!(content, Content::Any(_)) {
-                    set(transaction, value, content);
+                    set(transaction, value, content, until);
                     continue;
                 }
             }
@@ -101,7 +103,7 @@ fn set_map(transaction: &mut TransactionMut<'_>, map: &MapRef, wanted: &BTreeMap
             None => {}
         }
         let value = map.insert(transaction, key.as_str(), empty(content));
-        set(transaction, &value, content);
+        set(transaction, &value, content, until);
     }
 }
 
@@ -115,27 +117,32 @@ fn set_attributes(transaction: &mut TransactionMut<'_>, xml: &impl Xml, wanted: 
     }
 }
 
-fn set_array(transaction: &mut TransactionMut<'_>, array: &ArrayRef, wanted: &[Content]) {
+fn set_array(transaction: &mut TransactionMut<'_>, array: &ArrayRef, wanted: &[Content], until: Instant) {
     let values: Vec<Out> = array.iter(transaction).collect();
     let present: Vec<Content> = values.iter().map(|value| read(value, transaction)).collect();
-    for step in steps(&present, wanted) {
+    for step in steps(&present, wanted, until) {
         match step {
             Step::Remove { at, count } => array.remove_range(transaction, at as u32, count as u32),
             Step::Insert { at, from } => {
                 for content in wanted[from].iter().rev() {
                     let value = array.insert(transaction, at as u32, empty(content));
-                    set(transaction, &value, content);
+                    set(transaction, &value, content, until);
                 }
             }
-            Step::Change { at, to } => set(transaction, &values[at], &wanted[to]),
+            Step::Change { at, to } => set(transaction, &values[at], &wanted[to], until),
         }
     }
 }
 
-fn set_children<P: XmlFragment>(transaction: &mut TransactionMut<'_>, parent: &P, wanted: &[Content]) {
+fn set_children<P: XmlFragment>(
+    transaction: &mut TransactionMut<'_>,
+    parent: &P,
+    wanted: &[Content],
+    until: Instant,
+) {
     let nodes: Vec<Out> = parent.children(transaction).map(out).collect();
     let present: Vec<Content> = nodes.iter().map(|node| read(node, transaction)).collect();
-    for step in steps(&present, wanted) {
+    for step in steps(&present, wanted, until) {
         match step {
             Step::Remove { at, count } => parent.remove_range(transaction, at as u32, count as u32),
             // The last one first: then all have the same place, and none is looked for behind the others.
@@ -143,10 +150,10 @@ fn set_children<P: XmlFragment>(transaction: &mut TransactionMut<'_>, parent: &P
                 for content in wanted[from].iter().rev() {
                     let Some(node) = empty_node(content) else { continue };
                     let node = out(parent.insert(transaction, at as u32, node));
-                    set(transaction, &node, content);
+                    set(transaction, &node, content, until);
                 }
             }
-            Step::Change { at, to } => set(transaction, &nodes[at], &wanted[to]),
+            Step::Change { at, to } => set(transaction, &nodes[at], &wanted[to], until),
         }
     }
 }
@@ -159,10 +166,10 @@ enum Step {
 }
 
 /// The steps from one sequence to another, from its end to its beginning, so that places before are what they were.
-fn steps(present: &[Content], wanted: &[Content]) -> Vec<Step> {
+fn steps(present: &[Content], wanted: &[Content], until: Instant) -> Vec<Step> {
     let keys = |contents: &[Content]| contents.iter().map(key).collect::<Vec<_>>();
     let mut steps = Vec::new();
-    for op in differences(&keys(present), &keys(wanted)).into_iter().rev() {
+    for op in differences(&keys(present), &keys(wanted), until).into_iter().rev() {
         let (old, new) = (op.old_range(), op.new_range());
         match op {
             DiffOp::Equal { .. } => {}
@@ -171,7 +178,7 @@ fn steps(present: &[Content], wanted: &[Content]) -> Vec<Step> {
             // Of what is in the same place, that of the same kind is changed.
             DiffOp::Replace { .. } => {
                 let kinds = |contents: &[Content]| contents.iter().map(shared_kind).collect::<Vec<_>>();
-                let inner = differences(&kinds(&present[old.clone()]), &kinds(&wanted[new.clone()]));
+                let inner = differences(&kinds(&present[old.clone()]), &kinds(&wanted[new.clone()]), until);
                 for op in inner.into_iter().rev() {
                     let (at, from) = (old.start + op.old_range().start, new.start + op.new_range().start);
                     let (count, inserted) = (op.old_range().len(), op.new_range().len());
@@ -208,9 +215,12 @@ fn shared_kind(content: &Content) -> u128 {
 }
 
 /// What is different between two sequences, as far as that is found in time.
-pub(super) fn differences<T: Eq + std::hash::Hash + Ord>(old: &[T], new: &[T]) -> Vec<DiffOp> {
-    let deadline = Some(Instant::now() + DEADLINE);
-    let found = capture_diff_deadline(Algorithm::Myers, old, 0..old.len(), new, 0..new.len(), deadline);
+pub(super) fn differences<T: Eq + std::hash::Hash + Ord>(
+    old: &[T],
+    new: &[T],
+    until: Instant,
+) -> Vec<DiffOp> {
+    let found = capture_diff_deadline(Algorithm::Myers, old, 0..old.len(), new, 0..new.len(), Some(until));
     if found.len() <= MAX_DIFFERENCES {
         return found;
     }
@@ -298,7 +308,7 @@ impl<'a> Characters<'a> {
     }
 }
 
-fn set_text<T: Text>(transaction: &mut TransactionMut<'_>, text: &T, wanted: &[Run]) {
+fn set_text<T: Text>(transaction: &mut TransactionMut<'_>, text: &T, wanted: &[Run], until: Instant) {
     let present = runs(text, transaction);
     if present == wanted {
         return;
@@ -307,7 +317,7 @@ fn set_text<T: Text>(transaction: &mut TransactionMut<'_>, text: &T, wanted: &[R
     let (old, new) = (Characters::new(&present, &mut embedded), Characters::new(wanted, &mut embedded));
     // One walk through the text, however many changes there are.
     let mut delta: Vec<Delta<In>> = Vec::new();
-    for op in differences(&old.tokens, &new.tokens) {
+    for op in differences(&old.tokens, &new.tokens, until) {
         let (removed, inserted) = (op.old_range(), op.new_range());
         if matches!(op, DiffOp::Equal { .. }) {
             delta.extend(retained(&old, &new, removed, inserted));
@@ -331,7 +341,7 @@ fn set_text<T: Text>(transaction: &mut TransactionMut<'_>, text: &T, wanted: &[R
     }
     text.apply_delta(transaction, delta);
     set_format(transaction, text, &new);
-    fill(transaction, text, wanted);
+    fill(transaction, text, wanted, until);
 }
 
 /// The engine mistakes some formats where much changes at once (yrs 0.28): those are set by themselves.
@@ -374,7 +384,7 @@ fn retained(
 }
 
 /// Gives the shared types in a text, which are where they are wanted, their content.
-fn fill<T: Text>(transaction: &mut TransactionMut<'_>, text: &T, wanted: &[Run]) {
+fn fill<T: Text>(transaction: &mut TransactionMut<'_>, text: &T, wanted: &[Run], until: Instant) {
     let is_shared = |run: &&Run| !matches!(run.insert, Content::Any(_));
     if !wanted.iter().any(|run| is_shared(&run)) {
         return;
@@ -383,7 +393,7 @@ fn fill<T: Text>(transaction: &mut TransactionMut<'_>, text: &T, wanted: &[Run])
     let there: Vec<Out> = there.filter(|insert| !matches!(insert, Out::Any(_))).collect();
     for (shared, run) in there.iter().zip(wanted.iter().filter(is_shared)) {
         if read(shared, transaction) != run.insert {
-            set(transaction, shared, &run.insert);
+            set(transaction, shared, &run.insert, until);
         }
     }
 }

@@ -1,14 +1,15 @@
 //! Gives a document the content that somebody has in another format, by the smallest difference: what people know as
 //! "save this file here", while others have it open.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, time::Instant};
 
 use bytes::Bytes;
 use serde_json::{Map as JsonMap, Value as Json};
 
 use super::{
+    DEADLINE,
     content::{Content, Run},
-    difference, html, json, markdown, unsaid,
+    difference_until, html, json, markdown, unsaid,
 };
 use crate::document::{
     Document, UpdateError,
@@ -44,16 +45,6 @@ impl fmt::Display for Unfit {
     }
 }
 
-impl Given {
-    /// How many bytes it has, about.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Self::Markdown(text) | Self::Html(text) | Self::Text(text) => text.len(),
-            Self::Json(roots) => roots.iter().map(|(name, json)| name.len() + json.to_string().len()).sum(),
-        }
-    }
-}
-
 /// The update that gives a document this content; none, where it has it. `told` says for which root type it is, and what
 /// kinds there are.
 pub fn given(
@@ -61,12 +52,13 @@ pub fn given(
     given: &Given,
     told: &Told,
 ) -> Result<Result<Option<Bytes>, Unfit>, UpdateError> {
+    let until = Instant::now() + DEADLINE;
     let wanted = match given {
-        Given::Json(roots) => of_json(document, roots, told)?,
-        _ => of_text(document, given, told)?,
+        Given::Json(roots) => of_json(document, roots, told, until)?,
+        _ => of_text(document, given, told, until)?,
     };
     match wanted {
-        Ok(wanted) => Ok(Ok(difference(document, &wanted)?)),
+        Ok(wanted) => Ok(Ok(difference_until(document, &wanted, until)?)),
         Err(unfit) => Ok(Err(unfit)),
     }
 }
@@ -77,7 +69,7 @@ pub type Told = BTreeMap<String, Option<RootKind>>;
 /// The root types that should hold something else.
 type Wanted = Result<BTreeMap<String, Content>, Unfit>;
 
-fn of_text(document: &Document, given: &Given, told: &Told) -> Result<Wanted, UpdateError> {
+fn of_text(document: &Document, given: &Given, told: &Told, until: Instant) -> Result<Wanted, UpdateError> {
     let present = super::content(document)?;
     let (name, kind) = match root(document, given, told) {
         Ok(root) => root,
@@ -91,7 +83,7 @@ fn of_text(document: &Document, given: &Given, told: &Told) -> Result<Wanted, Up
             };
             let said: String = runs.iter().filter_map(Run::text).collect();
             let plain = |text: &str| [Run::new(text, BTreeMap::new())];
-            Content::Text(unsaid::runs(runs, &plain(&said), &plain(text)))
+            Content::Text(unsaid::runs(runs, &plain(&said), &plain(text), until))
         }
         (given, RootKind::Xml) => {
             let (format, read): (Format, fn(&str) -> Vec<Content>) = match given {
@@ -118,7 +110,7 @@ fn of_text(document: &Document, given: &Given, told: &Told) -> Result<Wanted, Up
             Content::Fragment(match (present.get(&name), said) {
                 (Some(Content::Fragment(present)), Some(said)) => {
                     let said: Vec<Vec<Content>> = said.iter().map(|said| read(said)).collect();
-                    unsaid::blocks(present, &said, wanted)
+                    unsaid::blocks(present, &said, wanted, until)
                 }
                 _ => wanted,
             })
@@ -179,7 +171,12 @@ fn paragraphs(text: &str) -> Vec<Content> {
     text.split('\n').map(paragraph).collect()
 }
 
-fn of_json(document: &Document, roots: &JsonMap<String, Json>, told: &Told) -> Result<Wanted, UpdateError> {
+fn of_json(
+    document: &Document,
+    roots: &JsonMap<String, Json>,
+    told: &Told,
+    until: Instant,
+) -> Result<Wanted, UpdateError> {
     let present = super::content(document)?;
     let said = match export(document, Format::Json, &BTreeMap::new()) {
         Ok(said) => serde_json::from_slice(&said).unwrap_or(Json::Null),
@@ -204,7 +201,7 @@ fn of_json(document: &Document, roots: &JsonMap<String, Json>, told: &Told) -> R
             return Ok(Err(Unfit(reason)));
         };
         let said = said.get(name).unwrap_or(&Json::Null);
-        match json::wanted(&is, said, json) {
+        match json::wanted(&is, said, json, until) {
             Ok(content) => drop(wanted.insert(name.clone(), content)),
             Err(reason) => return Ok(Err(Unfit(format!("[{name:?}]{reason}")))),
         }

@@ -9,11 +9,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use html5gum::{Token, Tokenizer, emitters::default::DefaultEmitter};
 use yrs::Any;
 
-use super::content::{Content, Element, Run, push};
+use super::content::{Content, Element, Run, Runs};
 use crate::document::export::{is_harmless, is_image};
 
 /// How deep elements may lie in each other; what is deeper stands beside what it is in.
 const MAX_DEPTH: usize = 60;
+
+/// How many marks may be open at once; others are not seen.
+const MAX_MARKS: usize = 60;
 
 /// What spaces and line breaks in text mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +144,8 @@ impl Builder {
         if let Some(mark) = mark(tag, attributes) {
             match self.top().is_code() {
                 true => self.name_language(attributes),
-                false => self.marks.push(mark),
+                false if self.marks.len() < MAX_MARKS => self.marks.push(mark),
+                false => {}
             }
             return;
         }
@@ -557,7 +561,7 @@ pub(super) fn paragraph(children: Vec<Content>) -> Content {
 /// The nodes of a line, with spaces only where they are meant.
 fn inline(line: Vec<Piece>, spaces: Spaces) -> Vec<Content> {
     let mut nodes = Vec::new();
-    let mut runs: Vec<Run> = Vec::new();
+    let mut runs = Runs::default();
     // A space that comes only if something comes behind it.
     let mut pending: Option<(String, Format)> = None;
     let is_break =
@@ -567,13 +571,11 @@ fn inline(line: Vec<Piece>, spaces: Spaces) -> Vec<Content> {
             Piece::Node(node) => {
                 let at_edge = runs.is_empty() && nodes.last().is_none_or(is_break);
                 match pending.take() {
-                    Some((space, format)) if !is_break(&node) && !at_edge => {
-                        push(&mut runs, Run::new(&space, format))
-                    }
+                    Some((space, format)) if !is_break(&node) && !at_edge => runs.push_text(&space, &format),
                     _ => {}
                 }
                 if !runs.is_empty() {
-                    nodes.push(text_node(std::mem::take(&mut runs)));
+                    nodes.push(text_node(std::mem::take(&mut runs).finish()));
                 }
                 nodes.push(node);
             }
@@ -587,9 +589,9 @@ fn inline(line: Vec<Piece>, spaces: Spaces) -> Vec<Content> {
                         (true, waits) => pending = waits,
                         (false, waits) => {
                             if let Some((space, format)) = waits {
-                                push(&mut runs, Run::new(&space, format));
+                                runs.push_text(&space, &format);
                             }
-                            push(&mut runs, Run::new(word, format.clone()));
+                            runs.push_text(word, &format);
                         }
                     }
                 }
@@ -597,7 +599,7 @@ fn inline(line: Vec<Piece>, spaces: Spaces) -> Vec<Content> {
         }
     }
     if !runs.is_empty() {
-        nodes.push(text_node(runs));
+        nodes.push(text_node(runs.finish()));
     }
     nodes
 }

@@ -1,7 +1,7 @@
 //! Gives root types the content that JSON says, in the form in which the export says it. A shared type stays one, and
 //! what is new is a plain value, as an application sets it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use serde_json::Value as Json;
 use similar::DiffOp;
@@ -15,7 +15,7 @@ use super::{
 };
 
 /// What is wanted in place of what is present, of which this was said; or where, and why, JSON cannot give it.
-pub(super) fn wanted(present: &Content, said: &Json, json: &Json) -> Result<Content, String> {
+pub(super) fn wanted(present: &Content, said: &Json, json: &Json, until: Instant) -> Result<Content, String> {
     if said == json {
         return Ok(present.clone());
     }
@@ -23,21 +23,20 @@ pub(super) fn wanted(present: &Content, said: &Json, json: &Json) -> Result<Cont
         (Content::Any(_), json) => Ok(plain(json)),
         (Content::Text(runs), Json::String(text)) => {
             let said = Run::new(said.as_str().unwrap_or_default(), BTreeMap::new());
-            Ok(Content::Text(unsaid::runs(runs, &[said], &[Run::new(text, BTreeMap::new())])))
+            Ok(Content::Text(unsaid::runs(runs, &[said], &[Run::new(text, BTreeMap::new())], until)))
         }
         (Content::Map(entries), Json::Object(json)) => {
             let entry = |(key, json): (&String, &Json)| {
                 let content = match entries.get(key) {
-                    Some(present) => {
-                        wanted(present, &said[key], json).map_err(|reason| format!("[{key:?}]{reason}"))?
-                    }
+                    Some(present) => wanted(present, &said[key], json, until)
+                        .map_err(|reason| format!("[{key:?}]{reason}"))?,
                     None => plain(json),
                 };
                 Ok((key.clone(), content))
             };
             json.iter().map(entry).collect::<Result<_, _>>().map(Content::Map)
         }
-        (Content::Array(items), Json::Array(json)) => array(items, said, json).map(Content::Array),
+        (Content::Array(items), Json::Array(json)) => array(items, said, json, until).map(Content::Array),
         (present, json) => {
             let (is, hint) = match present {
                 Content::Text(_) => ("a Y.Text, which takes a string", ""),
@@ -58,14 +57,14 @@ pub(super) fn wanted(present: &Content, said: &Json, json: &Json) -> Result<Cont
     }
 }
 
-fn array(items: &[Content], said: &Json, json: &[Json]) -> Result<Vec<Content>, String> {
+fn array(items: &[Content], said: &Json, json: &[Json], until: Instant) -> Result<Vec<Content>, String> {
     let none = Vec::new();
     let said = said.as_array().unwrap_or(&none);
     let keys = |values: &[Json]| {
         values.iter().map(|value| xxh3_128(value.to_string().as_bytes())).collect::<Vec<_>>()
     };
     let mut wanted = Vec::with_capacity(json.len());
-    for op in differences(&keys(said), &keys(json)) {
+    for op in differences(&keys(said), &keys(json), until) {
         let (old, new) = (op.old_range(), op.new_range());
         match op {
             DiffOp::Equal { .. } => wanted.extend_from_slice(&items[old]),
@@ -73,7 +72,8 @@ fn array(items: &[Content], said: &Json, json: &[Json]) -> Result<Vec<Content>, 
                 for (at, value) in new.clone().zip(&json[new]) {
                     // What is in the same place is changed, if it can be.
                     let present = old.clone().nth(at - op.new_range().start);
-                    let changed = present.and_then(|old| self::wanted(&items[old], &said[old], value).ok());
+                    let changed =
+                        present.and_then(|old| self::wanted(&items[old], &said[old], value, until).ok());
                     wanted.push(changed.unwrap_or_else(|| plain(value)));
                 }
             }

@@ -1,6 +1,6 @@
 //! Edits in JSON, for those who have no Yjs library: a list of operations, done in their order, all of them or none.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -20,8 +20,12 @@ use super::{
 };
 use crate::document::{Document, UpdateError, export::RootKind};
 
-/// How many operations may come at once: each of them may look through a whole document.
+/// How many operations may come at once.
 pub const MAX_OPERATIONS: usize = 256;
+/// In how many places they may change texts: each of them is looked for from the beginning.
+const MAX_PLACES: usize = 10_000;
+/// How much text they may look through, all together.
+const MAX_SEARCHED: usize = 256 << 20;
 
 /// Where a shared type is.
 #[derive(Clone, Copy)]
@@ -177,10 +181,11 @@ pub enum Operation {
     },
 }
 
-/// The update that these operations make; none, where they change nothing.
+/// The update that these operations make; none, where they change nothing. They put in so many bytes of text at most.
 pub fn operated(
     document: &Document,
     operations: &[Operation],
+    max_bytes: usize,
 ) -> Result<Result<Option<Bytes>, Unfit>, UpdateError> {
     if operations.len() > MAX_OPERATIONS {
         let reason = format!("operations: there are {}; the limit is {MAX_OPERATIONS}", operations.len());
@@ -190,9 +195,10 @@ pub fn operated(
         .roots()
         .filter_map(|(name, evidence)| Some((name.to_owned(), RootKind::learned(evidence)?)))
         .collect();
+    let mut left = Left { max_bytes, bytes: max_bytes, places: MAX_PLACES, searched: MAX_SEARCHED };
     edited(document, |transaction| {
         for (number, operation) in operations.iter().enumerate() {
-            let mut doing = Doing { transaction, kinds: &mut kinds };
+            let mut doing = Doing { transaction, kinds: &mut kinds, left: &mut left };
             doing.operate(operation).map_err(|reason| Unfit(format!("operations[{number}].{reason}")))?;
         }
         Ok(())
@@ -203,6 +209,42 @@ struct Doing<'a, 'doc> {
     transaction: &'a mut TransactionMut<'doc>,
     /// What each root type is; one that holds nothing becomes what the first operation makes of it.
     kinds: &'a mut BTreeMap<String, RootKind>,
+    left: &'a mut Left,
+}
+
+/// How much more may be done.
+struct Left {
+    max_bytes: usize,
+    bytes: usize,
+    places: usize,
+    searched: usize,
+}
+
+impl Left {
+    /// Takes what it needs to put a text, or nothing, into so many places.
+    fn take(&mut self, places: usize, text: &str) -> Done<()> {
+        self.places = self.places.checked_sub(places).ok_or_else(|| {
+            format!("occurrence: the operations change more than {MAX_PLACES} places; send fewer at once")
+        })?;
+        let bytes = places.saturating_mul(text.len());
+        self.bytes = self.bytes.checked_sub(bytes).ok_or_else(|| {
+            format!(
+                "text: the operations put in more than {} bytes (--max-update); send fewer at once",
+                self.max_bytes
+            )
+        })?;
+        Ok(())
+    }
+
+    /// Takes what it needs to look through a text.
+    fn look_through(&mut self, text: &str) -> Done<()> {
+        self.searched = self.searched.checked_sub(text.len()).ok_or_else(|| {
+            format!(
+                "find: the operations look through more than {MAX_SEARCHED} bytes of text; send fewer at once"
+            )
+        })?;
+        Ok(())
+    }
 }
 
 /// The first field that is wrong, and why.
@@ -241,9 +283,12 @@ impl Doing<'_, '_> {
                 root, path, text: Some(text), at, before, after, occurrence, format, ..
             } => {
                 let place = Place { root, path };
-                let places = self.places(place, *at, before.as_deref(), after.as_deref(), *occurrence)?;
-                for (target, at) in places {
-                    target.insert(self.transaction, at, text, format.as_ref());
+                let parts = self.places(place, *at, before.as_deref(), after.as_deref(), *occurrence)?;
+                self.left.take(count(&parts), text)?;
+                for (target, places) in parts {
+                    for (at, _) in places {
+                        target.insert(self.transaction, at, text, format.as_ref());
+                    }
                 }
                 Ok(())
             }
@@ -257,26 +302,39 @@ impl Doing<'_, '_> {
                 }
                 let selection =
                     Selection { at: *at, length: *length, find: find.as_deref(), occurrence: *occurrence };
-                for (target, at, length) in self.selected(place, &selection)? {
-                    target.remove(self.transaction, at, length);
+                let parts = self.selected(place, &selection)?;
+                self.left.take(count(&parts), "")?;
+                for (target, places) in parts {
+                    for (at, length) in places {
+                        target.remove(self.transaction, at, length);
+                    }
                 }
                 Ok(())
             }
             Operation::Replace { root, path, at, length, find, occurrence, text } => {
                 let selection =
                     Selection { at: *at, length: *length, find: find.as_deref(), occurrence: *occurrence };
-                for (target, at, length) in self.selected(Place { root, path }, &selection)? {
-                    let format = target.format_at(self.transaction, at);
-                    target.remove(self.transaction, at, length);
-                    target.insert_with(self.transaction, at, text, format);
+                let parts = self.selected(Place { root, path }, &selection)?;
+                self.left.take(count(&parts), text)?;
+                for (target, places) in parts {
+                    // The last place comes first, so that formats are where they were.
+                    let formats = target.formats(self.transaction);
+                    for (at, length) in places {
+                        target.remove(self.transaction, at, length);
+                        target.insert_with(self.transaction, at, text, format_at(&formats, at));
+                    }
                 }
                 Ok(())
             }
             Operation::Format { root, path, at, length, find, occurrence, format } => {
                 let selection =
                     Selection { at: *at, length: *length, find: find.as_deref(), occurrence: *occurrence };
-                for (target, at, length) in self.selected(Place { root, path }, &selection)? {
-                    target.format(self.transaction, at, length, attrs(format));
+                let parts = self.selected(Place { root, path }, &selection)?;
+                self.left.take(count(&parts), "")?;
+                for (target, places) in parts {
+                    for (at, length) in places {
+                        target.format(self.transaction, at, length, attrs(format));
+                    }
                 }
                 Ok(())
             }
@@ -319,7 +377,7 @@ impl Doing<'_, '_> {
         match (self.find(parent, kind)?, last, content) {
             (Out::YMap(map), Step::Key(key), Some(content)) => {
                 let value = map.insert(self.transaction, key.as_str(), empty(content));
-                set(self.transaction, &value, content);
+                set(self.transaction, &value, content, Instant::now());
                 Ok(())
             }
             (Out::YMap(map), Step::Key(key), None) => match map.remove(self.transaction, key) {
@@ -334,7 +392,7 @@ impl Doing<'_, '_> {
                 array.remove(self.transaction, *at);
                 if let Some(content) = content {
                     let value = array.insert(self.transaction, *at, empty(content));
-                    set(self.transaction, &value, content);
+                    set(self.transaction, &value, content, Instant::now());
                 }
                 Ok(())
             }
@@ -418,36 +476,35 @@ impl Doing<'_, '_> {
         before: Option<&str>,
         after: Option<&str>,
         occurrence: Option<Occurrence>,
-    ) -> Done<Vec<(Target, u32)>> {
+    ) -> Done<Parts> {
         match (at, before, after) {
             (at, None, None) => {
                 let target = self.only_text(place)?;
                 let text = target.characters(self.transaction);
                 let at = at.unwrap_or(text.length());
                 text.check("at", at)?;
-                Ok(vec![(target, at)])
+                Ok(vec![(target, vec![(at, 0)])])
             }
-            (None, Some(find), None) => {
-                let found = self.found(place, "before", find, occurrence)?;
-                Ok(found.into_iter().map(|(target, at, _)| (target, at)).collect())
-            }
+            (None, Some(find), None) => self.found(place, "before", find, occurrence),
             (None, None, Some(find)) => {
-                let found = self.found(place, "after", find, occurrence)?;
-                Ok(found.into_iter().map(|(target, at, length)| (target, at + length)).collect())
+                let mut found = self.found(place, "after", find, occurrence)?;
+                let places = found.iter_mut().flat_map(|(_, places)| places);
+                places.for_each(|(at, length)| *at += *length);
+                Ok(found)
             }
             _ => Err("at: only one of at, before and after can say where".to_owned()),
         }
     }
 
     /// What is selected, the last part first.
-    fn selected(&mut self, place: Place<'_>, selection: &Selection<'_>) -> Done<Vec<(Target, u32, u32)>> {
+    fn selected(&mut self, place: Place<'_>, selection: &Selection<'_>) -> Done<Parts> {
         match *selection {
             Selection { at: Some(at), length: Some(length), find: None, occurrence: None } => {
                 let target = self.only_text(place)?;
                 let text = target.characters(self.transaction);
                 text.check("at", at)?;
                 text.check("length", at.saturating_add(length))?;
-                Ok(vec![(target, at, length)])
+                Ok(vec![(target, vec![(at, length)])])
             }
             Selection { at: None, length: None, find: Some(find), occurrence } => {
                 self.found(place, "find", find, occurrence)
@@ -463,34 +520,44 @@ impl Doing<'_, '_> {
         field: &str,
         find: &str,
         occurrence: Option<Occurrence>,
-    ) -> Done<Vec<(Target, u32, u32)>> {
+    ) -> Done<Parts> {
         if find.is_empty() {
             return Err(format!("{field}: it is empty"));
         }
-        let mut found = Vec::new();
+        let mut found: Parts = Vec::new();
         for target in self.texts(place)? {
             let text = target.characters(self.transaction);
-            found.extend(text.find(find).into_iter().map(|(at, length)| (target.clone(), at, length)));
+            self.left.look_through(&text.0)?;
+            let mut places = text.find(find);
+            places.reverse();
+            found.push((target, places));
         }
-        let count = found.len();
+        let there = count(&found);
         match occurrence {
-            _ if count == 0 => Err(format!("{field}: {find:?} is not there")),
-            Some(Occurrence::All(All::All)) => {
-                found.reverse();
-                Ok(found)
+            _ if there == 0 => Err(format!("{field}: {find:?} is not there")),
+            Some(Occurrence::All(All::All)) => Ok(found),
+            Some(Occurrence::Number(number)) => {
+                let mut all = found.iter().flat_map(|(target, places)| {
+                    places.iter().rev().map(move |place| (target.clone(), vec![*place]))
+                });
+                let one = number.checked_sub(1).and_then(|before| all.nth(before));
+                one.map(|one| vec![one]).ok_or_else(|| {
+                    format!("occurrence: {find:?} is there {there} times, and counting begins with 1")
+                })
             }
-            Some(Occurrence::Number(number)) => match number.checked_sub(1).filter(|at| *at < count) {
-                Some(at) => Ok(vec![found.swap_remove(at)]),
-                None => {
-                    Err(format!("occurrence: {find:?} is there {count} times, and counting begins with 1"))
-                }
-            },
-            None if count == 1 => Ok(found),
+            None if there == 1 => Ok(found),
             None => Err(format!(
-                "{field}: {find:?} is there {count} times; say which by \"occurrence\", a number or \"all\""
+                "{field}: {find:?} is there {there} times; say which by \"occurrence\", a number or \"all\""
             )),
         }
     }
+}
+
+/// Parts of texts: for each text where they begin and how long they are, the last one first.
+type Parts = Vec<(Target, Vec<(u32, u32)>)>;
+
+fn count(parts: &Parts) -> usize {
+    parts.iter().map(|(_, places)| places.len()).sum()
 }
 
 /// A text.
@@ -546,19 +613,25 @@ impl Target {
         either!(self, text => text.format(transaction, at, length, format));
     }
 
-    /// The format of the character at this place.
-    fn format_at(&self, transaction: &TransactionMut<'_>, at: u32) -> Attrs {
+    /// The formats, each with where it ends.
+    fn formats(&self, transaction: &TransactionMut<'_>) -> Vec<(u32, Attrs)> {
         let mut end = 0;
         let diffs = either!(self, text => text.diff(transaction, YChange::identity));
-        let there = diffs.into_iter().find(|diff| {
+        let formats = diffs.into_iter().map(|diff| {
             end += match &diff.insert {
-                Out::Any(Any::String(text)) => text.encode_utf16().count() as u32,
+                Out::Any(Any::String(text)) => units(text),
                 _ => 1,
             };
-            end > at
+            (end, diff.attributes.map(|attributes| *attributes).unwrap_or_default())
         });
-        there.and_then(|diff| diff.attributes).map(|attributes| *attributes).unwrap_or_default()
+        formats.collect()
     }
+}
+
+/// The format of the character at this place.
+fn format_at(formats: &[(u32, Attrs)], at: u32) -> Attrs {
+    let number = formats.partition_point(|(end, _)| *end <= at);
+    formats.get(number).map(|(_, format)| format.clone()).unwrap_or_default()
 }
 
 /// A text as it is searched, with positions as JavaScript counts them.
