@@ -1,6 +1,7 @@
 //! The router: every route of the server on one screen.
 
 mod address;
+mod admin;
 pub(crate) mod admission;
 mod api;
 mod asking;
@@ -20,6 +21,7 @@ mod lifecycle;
 pub(crate) mod listener;
 mod listing;
 mod operations;
+mod overview;
 mod raw;
 mod sessions;
 mod socket;
@@ -74,6 +76,14 @@ pub(crate) struct Shared {
     pub drain: Arc<Drain>,
 }
 
+impl Shared {
+    /// The limits that keep the node from taking more, named as their flags are.
+    fn over(&self) -> Vec<&'static str> {
+        let documents = self.hub.is_full().map(|full| full.limit());
+        [self.admission.is_full(), documents].into_iter().flatten().collect()
+    }
+}
+
 pub(crate) fn router(shared: Shared) -> Router {
     let (api, description) = api::routes(&shared.limits).split_for_parts();
     let routes = Router::new()
@@ -85,6 +95,7 @@ pub(crate) fn router(shared: Shared) -> Router {
         .merge(y_sweet::routes(&shared.limits))
         .layer(authorize::cors(&shared.origins))
         .merge(api::pages(&description))
+        .merge(admin::routes())
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics));
