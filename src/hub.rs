@@ -385,6 +385,9 @@ mod tests {
             // What was accepted before is there, and only that.
             assert_eq!(text(&hub).await, hello(1));
         }
+        let letter = DocumentName::new("letter").unwrap();
+        let told = hub.troubles().of(&letter).unwrap().reason;
+        assert!(told.contains("was set aside"), "{told}");
         // From now on only who sends it is turned away, on this node and after a restart.
         let restarted = Hub::new(backend.clone(), Handle::current(), Surroundings::default());
         for hub in [hub, restarted] {

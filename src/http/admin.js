@@ -23,7 +23,7 @@ const CHARTS = [
   ['Edits a second', (now, before) => rate(now, before, 'edits'), count],
   ['Received a second', (now, before) => rate(now, before, 'received'), bytes],
   ['Sent a second', (now, before) => rate(now, before, 'sent'), bytes],
-  ['Memory of documents', ({ memory }) => memory, bytes],
+  ['Memory', ({ memory }) => memory, bytes],
 ]
 
 const page = Object.fromEntries([...document.querySelectorAll('[id]')].map((element) => [element.id, element]))
@@ -94,14 +94,13 @@ const addressOf = (name) => `#document=${encodeURIComponent(name)}`
 
 /** The document that is looked at; none for the overview. */
 let shown = null
-/** Grows when something else is shown: answers of before are not. */
+/** Grows with each look: what an earlier one is answered is not shown any more. */
 let turn = 0
 let versionsShown = VERSIONS
 
 function route() {
   const [, name] = /^#document=(.*)$/.exec(location.hash) ?? []
   shown = name === undefined ? null : decodeName(name)
-  turn += 1
   versionsShown = VERSIONS
   document.title = shown === null ? 'Quire: overview' : `${shown} – Quire`
   if (shown !== null) {
@@ -135,6 +134,7 @@ let timer = null
 
 async function look() {
   clearTimeout(timer)
+  turn += 1
   const mine = turn
   try {
     // Nobody looks at a page in the background.
@@ -143,6 +143,7 @@ async function look() {
     page.status.textContent = ''
   } catch (error) {
     if (mine !== turn) return
+    // It goes on when somebody has signed in.
     if (error.status === 401 || error.status === 403) return askForToken(error)
     page.status.textContent = error.status ? error.message : 'The server cannot be reached; trying again.'
   }
@@ -151,7 +152,6 @@ async function look() {
 
 function askForToken(error) {
   page.why.textContent = sessionStorage.getItem(TOKEN) ? `This token does not do: ${error.message}.` : 'This server asks for a token.'
-  turn += 1
   show({ signIn: true })
   page['sign-in'].elements.token.focus()
 }
@@ -183,8 +183,8 @@ async function lookAtEverything(mine) {
   const listed = open.documents.length
   page['open-count'].textContent = open.open === 0 ? 'No document is open on this node.' : listed < open.open ? `${listed} of ${open.open}` : ''
   page['errors-section'].hidden = errors.length === 0
-  fill(page.errors, errors, ({ name }) => name, () => make('li'), (item, { name, time, reason }) => {
-    item.replaceChildren(link(name), ': ', reason, ', ', ago(time))
+  fill(page.errors, errors, ({ name }) => name, ({ name }) => make('li', {}, link(name), make('span')), (item, { time, reason }) => {
+    item.lastChild.replaceChildren(`: ${reason}, `, ago(time))
   })
 }
 
@@ -348,7 +348,7 @@ const actions = {
   },
   async remove() {
     const sure = await question({ title: `Delete ${shown}?`, explanation: 'Its sessions end. It can be taken back for a while.', yes: 'Delete' })
-    if (sure !== null) await done('It is deleted.', pathOf(shown), { method: 'DELETE' })
+    if (sure !== null) await done('The document is deleted.', pathOf(shown), { method: 'DELETE' })
   },
   async purge() {
     const sure = await question({
@@ -356,9 +356,9 @@ const actions = {
       explanation: 'Its sessions end, and nobody can take it back.',
       label: 'Type its name', needed: shown, yes: 'Purge',
     })
-    if (sure !== null) await done('It is purged.', pathOf(shown, '?purge=true'), { method: 'DELETE' })
+    if (sure !== null) await done('The document is purged.', pathOf(shown, '?purge=true'), { method: 'DELETE' })
   },
-  takeBack: () => done('It is there again.', pathOf(shown, '/restore'), { method: 'POST' }),
+  takeBack: () => done('The document is there again.', pathOf(shown, '/restore'), { method: 'POST' }),
 }
 
 async function endSessions(user) {
@@ -371,17 +371,17 @@ async function endSessions(user) {
 async function restore(id) {
   const explanation = 'Everybody sees it at once. A version of what is there now is kept.'
   const sure = await question({ title: 'Restore this version?', explanation, yes: 'Restore' })
-  if (sure !== null) await done('It is restored.', pathOf(shown, `/versions/${id}/restore`), { method: 'POST' })
+  if (sure !== null) await done('The version is restored.', pathOf(shown, `/versions/${id}/restore`), { method: 'POST' })
 }
 
 async function rename(id, before = '') {
   const name = await question({ title: 'Rename this version', label: 'Name', value: before, yes: 'Save' })
-  if (name !== null) await done('It has the name.', pathOf(shown, `/versions/${id}`), { method: 'PATCH', json: { name: name || null } })
+  if (name !== null) await done('The version is renamed.', pathOf(shown, `/versions/${id}`), { method: 'PATCH', json: { name: name || null } })
 }
 
 async function removeVersion(id) {
   const sure = await question({ title: 'Delete this version?', explanation: 'The newest one only loses its name.', yes: 'Delete' })
-  if (sure !== null) await done('It is deleted.', pathOf(shown, `/versions/${id}`), { method: 'DELETE' })
+  if (sure !== null) await done('The version is deleted.', pathOf(shown, `/versions/${id}`), { method: 'DELETE' })
 }
 
 /** Does something, says so, and looks what came of it. */
@@ -393,7 +393,6 @@ async function done(words, path, how) {
     tell(`That did not work: ${error.message}.`)
   }
   page.all.replaceChildren()
-  turn += 1
   look()
 }
 
