@@ -56,11 +56,13 @@ function span(milliseconds) {
   return `${Math.floor(milliseconds / length)} ${name}`
 }
 
-/** A time as it is said, with the exact one for whoever points at it. */
+/** How long ago a time is, as it is said, with the exact one for whoever points at it. */
 function ago(time) {
   if (!time) return '–'
   const date = new Date(time)
-  return make('time', { dateTime: date.toISOString(), title: date.toLocaleString() }, `${span(Math.max(0, Date.now() - time))} ago`)
+  const passed = Date.now() - time
+  const words = passed < 1_000 ? 'now' : `${span(passed)} ago`
+  return make('time', { dateTime: date.toISOString(), title: date.toLocaleString() }, words)
 }
 
 const plural = (number, one) => `${number} ${one}${number === 1 ? '' : 's'}`
@@ -166,7 +168,7 @@ async function lookAtEverything(mine) {
     read('/api/nodes'), read(`/api/open-documents?by=${page.by.value}&limit=${OPEN}`), read('/api/errors'),
   ])
   // The list of all documents is long, and asked for only when somebody wants it.
-  if (page.all.childElementCount === 0) await list()
+  if (!listed) await list()
   if (mine !== turn) return
   show()
   hear(nodes.node)
@@ -180,8 +182,8 @@ async function lookAtEverything(mine) {
     cell(cells[5], ago(one.changed))
     cell(cells[6], one.lastError ? `${one.unsaved ? 'no' : 'yes'}, with trouble` : one.unsaved ? 'not yet' : 'yes')
   })
-  const listed = open.documents.length
-  page['open-count'].textContent = open.open === 0 ? 'No document is open on this node.' : listed < open.open ? `${listed} of ${open.open}` : ''
+  const few = open.documents.length
+  page['open-count'].textContent = open.open === 0 ? 'No document is open on this node.' : few < open.open ? `${few} of ${open.open}` : ''
   page['errors-section'].hidden = errors.length === 0
   fill(page.errors, errors, ({ name }) => name, ({ name }) => make('li', {}, link(name), make('span')), (item, { time, reason }) => {
     item.lastChild.replaceChildren(`: ${reason}, `, ago(time))
@@ -253,18 +255,24 @@ function draw(figure, label, values, say) {
   svg.setAttribute('aria-label', `${label}: ${now.textContent} now, at most ${say(most)} since this page was opened`)
 }
 
+/** Whether the list of all documents is there, and after which name its next ones are. */
+let listed = false
 let after = null
 
-/** Lists all documents whose names begin so: from the beginning, or the next ones. */
+/** Lists all documents whose names begin so: from the beginning, or the next ones. Where the store is away, the rest is worth a look all the same. */
 async function list({ more = false } = {}) {
   const query = new URLSearchParams({ prefix: page.find.elements.prefix.value, limit: LISTED })
   if (more && after) query.set('after', after)
-  const { documents, next } = await read(`/api/documents?${query}`)
+  const only = (words) => page.all.replaceChildren(make('tr', {}, make('td', { colSpan: 3 }, words)))
+  const answer = await read(`/api/documents?${query}`).catch((error) => error)
+  listed = !(answer instanceof Error)
+  if (!listed) return only(`They cannot be listed: ${answer.message}.`)
+  const { documents, next } = answer
   const rows = documents.map(({ name, bytes: size, changed }) =>
     make('tr', {}, make('td', {}, link(name)), make('td', {}, bytes(size)), make('td', {}, ago(changed))))
   if (!more) page.all.replaceChildren()
   page.all.append(...rows)
-  if (page.all.childElementCount === 0) page.all.append(make('tr', {}, make('td', { colSpan: 3 }, 'None.')))
+  if (page.all.childElementCount === 0) only('None.')
   after = next
   page.more.hidden = next === null
 }
@@ -392,7 +400,7 @@ async function done(words, path, how) {
   } catch (error) {
     tell(`That did not work: ${error.message}.`)
   }
-  page.all.replaceChildren()
+  listed = false
   look()
 }
 
@@ -482,9 +490,9 @@ page['sign-out'].onclick = () => {
 }
 page.find.onsubmit = (event) => {
   event.preventDefault()
-  list().catch((error) => tell(`That did not work: ${error.message}.`))
+  list()
 }
-page.more.onclick = () => list({ more: true }).catch((error) => tell(`That did not work: ${error.message}.`))
+page.more.onclick = () => list({ more: true })
 page.go.onsubmit = (event) => {
   event.preventDefault()
   location.hash = addressOf(page.go.elements.document.value)

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { startBrowser } from './browser.mjs'
+import { startRedis } from './cluster.mjs'
 import { eventually, signedToken, story } from './harness.mjs'
 
 const HOSTILE = '<img src=x onerror=alert(1)>'
@@ -203,6 +204,33 @@ story('a document is kept, brought back, taken along, deleted and purged, each w
   await operator.hears(/no deleted document/)
   assert.equal(await page.locator('img').count(), 0)
   assert.deepEqual(operator.complaints, [])
+})
+
+story('the page shows the other nodes, and what went wrong, also while the store is away', async (scene) => {
+  const redis = await startRedis(scene)
+  const flags = ['--redis', redis.url]
+  const [server] = [await scene.serve({ flags }), await scene.serve({ flags })]
+  const alice = await scene.visit(server, 'letter', 'Alice')
+  alice.types('hello')
+  await eventually(async () => assert.equal(await server.text('letter'), 'hello'))
+  await redis.kill()
+  const operator = await lookAfter(scene, server)
+  const { page } = operator
+  alice.types(', is anybody there?')
+  await operator.comes()
+  await page.getByText(/The store is away: /).waitFor()
+  await page.getByText(/They cannot be listed: /).waitFor()
+  await page.locator('#errors').getByText(/edits could not be saved/).waitFor()
+  await eventually(async () => assert.equal((await operator.row('letter'))[6], 'no, with trouble'))
+  await redis.start()
+  await eventually(async () => assert.equal((await operator.row('letter'))[6], 'yes, with trouble'))
+  await page.getByText(/The store is away: /).waitFor({ state: 'detached' })
+  await page.locator('#all').getByRole('link', { name: 'letter' }).waitFor()
+  await eventually(async () => assert.equal(await page.getByRole('heading', { name: /^Node [0-9a-f]{16}$/ }).count(), 2))
+  await page.getByText(/has not answered this page/).waitFor()
+  await page.locator('#errors').getByRole('link', { name: 'letter' }).click()
+  await page.getByText(/^Last error, .* edits could not be saved/).waitFor()
+  assert.deepEqual(operator.complaints.filter((complaint) => !/status of 503/.test(complaint)), [])
 })
 
 story('the page finds documents that nobody has open, by keyboard and on a phone', async (scene) => {
