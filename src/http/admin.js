@@ -6,10 +6,10 @@
 /** Milliseconds between two looks at the node, and at a document, which costs the server more. */
 const LOOK_EVERY = 2_000
 const DOCUMENT_EVERY = 5_000
+/** Milliseconds after which the list of all documents is asked for again. */
+const LIST_EVERY = 10_000
 /** Looks that a chart shows: five minutes. */
 const SAMPLES = 150
-/** For how many milliseconds a node is shown that does not answer any more: a balancer may have others answer. */
-const HEARD_WITHIN = 60_000
 /** Rows that are asked for at once. */
 const OPEN = 50
 const LISTED = 100
@@ -160,18 +160,18 @@ function askForToken(error) {
 
 // The overview
 
-/** What was heard of each node: its looks, and when the last one was. */
+/** What each node has answered, look by look: a balancer may have another one answer each time. */
 const heard = new Map()
 
 async function lookAtEverything(mine) {
   const [nodes, open, { errors }] = await Promise.all([
     read('/api/nodes'), read(`/api/open-documents?by=${page.by.value}&limit=${OPEN}`), read('/api/errors'),
   ])
-  // The list of all documents is long, and asked for only when somebody wants it.
-  if (!listed) await list()
+  // Where somebody has asked for more of them, they stay as they are.
+  if ((all.length <= LISTED || listedAt === 0) && Date.now() - listedAt >= LIST_EVERY) await list()
   if (mine !== turn) return
   show()
-  hear(nodes.node)
+  hear(nodes)
   showNodes(nodes)
   fill(page.open, open.documents, ({ name }) => name, row(7), (cells, one) => {
     cell(cells[0], link(one.name))
@@ -190,13 +190,15 @@ async function lookAtEverything(mine) {
   })
 }
 
-function hear(node) {
+function hear({ node, others }) {
   const key = node.id ?? ''
-  let of = heard.get(key)
+  let samples = heard.get(key)
   // It was started again.
-  if (!of || of.samples.at(-1).uptime > node.uptime) of = { samples: [] }
-  heard.set(key, { samples: [...of.samples, node].slice(-SAMPLES), at: Date.now() })
-  for (const [key, { at }] of heard) if (Date.now() - at > HEARD_WITHIN) heard.delete(key)
+  if (!samples || samples.at(-1).uptime > node.uptime) samples = []
+  heard.set(key, [...samples, node].slice(-SAMPLES))
+  // The others are gone, or have another number by now.
+  const alive = new Set([key, ...others.map(({ id }) => id)])
+  for (const key of heard.keys()) if (!alive.has(key)) heard.delete(key)
 }
 
 function rate(now, before, what) {
@@ -206,7 +208,7 @@ function rate(now, before, what) {
 
 function showNodes({ node, others }) {
   const silent = others.filter(({ id }) => !heard.has(id)).map(({ id, late }) => ({ id, late }))
-  const known = [...heard].map(([id, { samples }]) => ({ id, samples, answers: id === (node.id ?? '') }))
+  const known = [...heard].map(([id, samples]) => ({ id, samples, answers: id === (node.id ?? '') }))
   const all = [...known, ...silent].sort((one, other) => (one.id < other.id ? -1 : 1))
   fill(page.nodes, all, ({ id }) => id, makeNode, updateNode)
 }
@@ -255,26 +257,28 @@ function draw(figure, label, values, say) {
   svg.setAttribute('aria-label', `${label}: ${now.textContent} now, at most ${say(most)} since this page was opened`)
 }
 
-/** Whether the list of all documents is there, and after which name its next ones are. */
-let listed = false
+/** What is listed of all documents, after which name the next ones come, and when it was asked for. */
+let all = []
 let after = null
+let listedAt = 0
 
-/** Lists all documents whose names begin so: from the beginning, or the next ones. Where the store is away, the rest is worth a look all the same. */
+/** Lists all documents whose names begin so: from the beginning, or the next ones too. Where the store is away, the rest of the page is worth a look all the same. */
 async function list({ more = false } = {}) {
   const query = new URLSearchParams({ prefix: page.find.elements.prefix.value, limit: LISTED })
-  if (more && after) query.set('after', after)
-  const only = (words) => page.all.replaceChildren(make('tr', {}, make('td', { colSpan: 3 }, words)))
+  if (more) query.set('after', after)
   const answer = await read(`/api/documents?${query}`).catch((error) => error)
-  listed = !(answer instanceof Error)
-  if (!listed) return only(`They cannot be listed: ${answer.message}.`)
-  const { documents, next } = answer
-  const rows = documents.map(({ name, bytes: size, changed }) =>
-    make('tr', {}, make('td', {}, link(name)), make('td', {}, bytes(size)), make('td', {}, ago(changed))))
-  if (!more) page.all.replaceChildren()
-  page.all.append(...rows)
-  if (page.all.childElementCount === 0) only('None.')
-  after = next
-  page.more.hidden = next === null
+  const failed = answer instanceof Error
+  listedAt = failed ? 0 : Date.now()
+  all = failed ? [] : [...(more ? all : []), ...answer.documents]
+  after = failed ? null : answer.next
+  page.more.hidden = after === null
+  fill(page.all, all, ({ name }) => name, row(3), (cells, one) => {
+    cell(cells[0], link(one.name))
+    cell(cells[1], bytes(one.bytes))
+    cell(cells[2], ago(one.changed))
+  })
+  const words = failed ? `They cannot be listed: ${answer.message}.` : 'None.'
+  if (all.length === 0) page.all.replaceChildren(make('tr', {}, make('td', { colSpan: 3 }, words)))
 }
 
 // One document
@@ -400,7 +404,7 @@ async function done(words, path, how) {
   } catch (error) {
     tell(`That did not work: ${error.message}.`)
   }
-  listed = false
+  listedAt = 0
   look()
 }
 

@@ -212,7 +212,8 @@ story('the page shows the other nodes, and what went wrong, also while the store
   const [server] = [await scene.serve({ flags }), await scene.serve({ flags })]
   const alice = await scene.visit(server, 'letter', 'Alice')
   alice.types('hello')
-  await eventually(async () => assert.equal(await server.text('letter'), 'hello'))
+  const listed = async () => (await fetch(`${server.url}/api/documents`)).json()
+  await eventually(async () => assert.equal((await listed()).documents[0]?.name, 'letter'))
   await redis.kill()
   const operator = await lookAfter(scene, server)
   const { page } = operator
@@ -226,12 +227,15 @@ story('the page shows the other nodes, and what went wrong, also while the store
   await eventually(async () => assert.equal((await operator.row('letter'))[6], 'yes, with trouble'))
   await page.getByText(/The store is away: /).waitFor({ state: 'detached' })
   await page.locator('#all').getByRole('link', { name: 'letter' }).waitFor()
-  await eventually(async () => assert.equal(await page.getByRole('heading', { name: /^Node [0-9a-f]{16}$/ }).count(), 2))
+  // Whose lease ran out meanwhile goes on under another number, and the old one is forgotten after a while.
+  const nodes = page.getByRole('heading', { name: /^Node [0-9a-f]{16}$/ })
+  await eventually(async () => assert.equal(await nodes.count(), 2), { within: 40_000 })
   await page.getByText(/has not answered this page/).waitFor()
   await page.locator('#errors').getByRole('link', { name: 'letter' }).click()
-  await page.getByText(/^Last error, .* edits could not be saved/).waitFor()
+  // A Redis that was killed may have lost a second besides, which is told in its place.
+  await page.getByText(/^Last error, .*: (edits could not be saved|the store has lost)/).waitFor()
   assert.deepEqual(operator.complaints.filter((complaint) => !/status of 503/.test(complaint)), [])
-})
+}, { patience: 120_000 })
 
 story('the page finds documents that nobody has open, by keyboard and on a phone', async (scene) => {
   const server = await scene.serve()
