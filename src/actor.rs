@@ -9,6 +9,7 @@ mod member;
 mod receiving;
 mod relay;
 mod telling;
+mod vitals;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -30,10 +31,12 @@ use self::{
     handle::Mail,
     member::{Member, MemberOutbox},
     relay::Relay,
+    vitals::Vitals,
 };
 pub use self::{
     handle::{Described, DocumentHandle, Edit, Gone, ReadError, WriteError},
     member::{TellSaved, Terms},
+    vitals::Figures,
 };
 use crate::{
     backend::{Backend, BackendError, Incoming},
@@ -47,6 +50,7 @@ use crate::{
     protocol::{Outgoing, relay::Relayed},
     saver::{self, LoadError, Loaded, LogSize, Saver},
     state_vector::StateVector,
+    troubles::Troubles,
     webhooks::Teller,
 };
 
@@ -101,6 +105,8 @@ pub struct Surroundings {
     pub metrics: Arc<Metrics>,
     /// Where applications are told of what is saved.
     pub webhooks: Teller,
+    /// What went wrong.
+    pub troubles: Arc<Troubles>,
 }
 
 /// One open document and its sessions.
@@ -116,6 +122,8 @@ pub struct Actor {
     /// When the clients of sessions that were lost are no longer shown.
     lost: VecDeque<(Instant, SessionId)>,
     around: Surroundings,
+    /// What can be seen of it from outside.
+    vitals: Arc<Vitals>,
     /// What the document takes of the node.
     place: Place,
     /// From when on its size may be found out again.
@@ -141,7 +149,8 @@ impl Actor {
         around: Surroundings,
         place: Place,
     ) -> (DocumentHandle, Self) {
-        let (handle, mailbox) = DocumentHandle::new();
+        let vitals = Arc::<Vitals>::default();
+        let (handle, mailbox) = DocumentHandle::new(vitals.clone());
         let Limits { presences, presence_bytes, .. } = *around.limits;
         let shown = presence::Bounds { clients: presences, state_bytes: presence_bytes };
         let actor = Self {
@@ -152,6 +161,7 @@ impl Actor {
                 None,
                 around.metrics.clone(),
                 Teller::default(),
+                around.troubles.clone(),
             ),
             around,
             name,
@@ -162,6 +172,7 @@ impl Actor {
             presence: Presence::new(shown),
             members: HashMap::new(),
             lost: VecDeque::new(),
+            vitals,
             place,
             measure_at: Instant::now(),
             // A document that is only looked at leaves at once.
@@ -193,8 +204,9 @@ impl Actor {
         self.document = loaded.document;
         self.document.limit_bytes(self.around.limits.document_bytes);
         self.relay = Relay::new(feed, loaded.gaps);
-        let Surroundings { history, metrics, webhooks, .. } = self.around.clone();
-        self.saver = Saver::new(self.name.clone(), self.backend.clone(), log, history, metrics, webhooks);
+        let Surroundings { history, metrics, webhooks, troubles, .. } = self.around.clone();
+        self.saver =
+            Saver::new(self.name.clone(), self.backend.clone(), log, history, metrics, webhooks, troubles);
         self.rest_at = Instant::now();
         self.tell_nodes([Relayed::QueryAwareness]);
         Ok(())
@@ -264,8 +276,9 @@ impl Actor {
         self.rest_at = Instant::now() + STAY;
     }
 
-    /// Notes what the document takes of the node, and whether it can make space.
+    /// Notes what the document takes of the node, what is seen of it, and whether it can make space.
     fn note_place(&mut self) {
+        self.vitals.note(self.document.bytes(), self.members.len(), !self.saver.is_saved());
         self.place.resize(self.document.bytes(), self.document.blocks());
         if !self.members.is_empty() {
             self.place.wake();

@@ -74,6 +74,24 @@ impl fmt::Display for Position {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u64);
 
+/// The nodes that share a store, as far as one of them knows.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Nodes {
+    /// This node; `None` where there can be no others.
+    pub own: Option<NodeId>,
+    /// The others, in the order of their numbers.
+    pub others: Vec<OtherNode>,
+}
+
+/// Another node that is taken for alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OtherNode {
+    /// Its number.
+    pub id: NodeId,
+    /// Whether its lease had run out when this node looked last: if that is so the next time, the node is taken for dead.
+    pub late: bool,
+}
+
 /// What a backend answers, in its own time.
 pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send>>;
 
@@ -351,6 +369,11 @@ pub trait Backend: Send + Sync + 'static {
     /// Why the store cannot be reached at the moment; `None` where it can.
     fn away(&self) -> Option<String> {
         None
+    }
+
+    /// Which nodes share the store, as far as is known.
+    fn nodes(&self) -> Nodes {
+        Nodes::default()
     }
 
     /// How often something of a log was missing that other nodes had appended, and had to be read.

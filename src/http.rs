@@ -1,6 +1,7 @@
 //! The router: every route of the server on one screen.
 
 mod address;
+mod admin;
 pub(crate) mod admission;
 mod api;
 mod asking;
@@ -20,6 +21,7 @@ mod lifecycle;
 pub(crate) mod listener;
 mod listing;
 mod operations;
+mod overview;
 mod raw;
 mod sessions;
 mod socket;
@@ -74,6 +76,14 @@ pub(crate) struct Shared {
     pub drain: Arc<Drain>,
 }
 
+impl Shared {
+    /// The limits that keep the node from taking more, named as their flags are.
+    fn over(&self) -> Vec<&'static str> {
+        let documents = self.hub.is_full().map(|full| full.limit());
+        [self.admission.is_full(), documents].into_iter().flatten().collect()
+    }
+}
+
 /// What everybody reaches; `/metrics` too, unless it has a port of its own.
 pub(crate) fn router(shared: Shared, with_metrics: bool) -> Router {
     let (api, description) = api::routes(&shared.limits).split_for_parts();
@@ -86,6 +96,7 @@ pub(crate) fn router(shared: Shared, with_metrics: bool) -> Router {
         .merge(y_sweet::routes(&shared.limits))
         .layer(authorize::cors(&shared.origins))
         .merge(api::pages(&description))
+        .merge(admin::routes())
         .merge(health::routes());
     let routes = if with_metrics { routes.merge(health::metrics_routes()) } else { routes };
     #[cfg(feature = "demo")]
@@ -99,6 +110,7 @@ pub(crate) fn admin_router(shared: Shared) -> Router {
     let routes = api
         .layer(authorize::cors(&shared.origins))
         .merge(api::pages(&description))
+        .merge(admin::routes())
         .merge(health::routes())
         .merge(health::metrics_routes());
     finish(routes, shared)

@@ -15,11 +15,12 @@ use tracing::{Instrument, error, info, info_span, warn};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
-    actor::{Actor, DocumentHandle, Stopped, Surroundings, Suspect},
+    actor::{Actor, DocumentHandle, Figures, Stopped, Surroundings, Suspect},
     backend::Backend,
     capacity::{Bounds, Capacity, Full},
     end::End,
     name::DocumentName,
+    troubles::Troubles,
 };
 
 /// Documents of which the last suspect is remembered; engines fail hardly ever.
@@ -173,6 +174,16 @@ impl Hub {
         self.lock().open.len()
     }
 
+    /// The figures of all open documents.
+    pub fn figures(&self) -> Vec<(DocumentName, Figures)> {
+        self.lock().open.iter().map(|(name, handle)| (name.clone(), handle.figures())).collect()
+    }
+
+    /// What went wrong with documents here.
+    pub fn troubles(&self) -> &Troubles {
+        &self.0.around.troubles
+    }
+
     /// Why no more documents are opened, if so: all that are open are in use.
     pub fn is_full(&self) -> Option<Full> {
         self.0.capacity.is_full()
@@ -272,6 +283,10 @@ async fn live(registered: Registered, mut actor: Actor) {
     if let Err(end) = actor.load().await {
         if end != End::Deleted {
             error!(reason = end.reason(), "the document cannot be opened; its stored bytes stay as they are");
+            registered
+                .hub
+                .troubles()
+                .note(&registered.name, format!("it cannot be opened: {}", end.reason()));
         }
         return actor.refuse(&end).await;
     }
@@ -295,7 +310,13 @@ impl Registered {
             return;
         }
         match self.hub.0.backend.set_aside(&self.name, update, reason.clone()).await {
-            Ok(()) => error!(bytes, %reason, "an update broke the document engine twice, and was set aside"),
+            Ok(()) => {
+                error!(bytes, %reason, "an update broke the document engine twice, and was set aside");
+                let told = format!(
+                    "an update of {bytes} bytes broke the document engine twice, and was set aside: {reason}"
+                );
+                self.hub.troubles().note(&self.name, told);
+            }
             Err(error) => {
                 error!(bytes, %reason, %error, "an update that broke the engine cannot be set aside")
             }
@@ -364,6 +385,9 @@ mod tests {
             // What was accepted before is there, and only that.
             assert_eq!(text(&hub).await, hello(1));
         }
+        let letter = DocumentName::new("letter").unwrap();
+        let told = hub.troubles().of(&letter).unwrap().reason;
+        assert!(told.contains("was set aside"), "{told}");
         // From now on only who sends it is turned away, on this node and after a restart.
         let restarted = Hub::new(backend.clone(), Handle::current(), Surroundings::default());
         for hub in [hub, restarted] {

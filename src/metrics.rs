@@ -9,7 +9,7 @@ mod process;
 
 use std::{
     sync::atomic::AtomicU64,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use prometheus_client::{
@@ -41,6 +41,7 @@ pub const DIALECTS: [&str; 3] = ["y-websocket", "hocuspocus", "y-sweet"];
 /// What one server counts.
 pub struct Metrics {
     registry: Registry,
+    began: Instant,
     sessions: Family<Dialect, Gauge>,
     sessions_ended: Family<Reason, Counter>,
     refusals: Family<Limit, Counter>,
@@ -80,6 +81,21 @@ pub struct Seen {
     pub backend_up: bool,
     /// How often something of a log was missing that had to be read.
     pub relay_gaps: u64,
+}
+
+/// Some of what is counted, as plain numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Counts {
+    /// For how long.
+    pub during: Duration,
+    /// Clients in documents at the moment.
+    pub sessions: u64,
+    /// Updates of clients that brought something new.
+    pub edits: u64,
+    /// Bytes of the frames that came over WebSockets.
+    pub received_bytes: u64,
+    /// Bytes of the frames that went out over WebSockets.
+    pub sent_bytes: u64,
 }
 
 /// Where it is put when it was looked at.
@@ -153,6 +169,7 @@ impl Default for Metrics {
             family(r, "quire_compactions", "Snapshots that took the place of a log", compactions);
         let tries = ["delivered", "failed", "given_up"].map(|result| Done { result });
         Self {
+            began: Instant::now(),
             sessions,
             sessions_ended: ended,
             refusals,
@@ -295,6 +312,18 @@ impl Metrics {
     /// So many webhooks wait in the store.
     pub fn webhooks_waiting(&self, count: usize) {
         self.webhooks_waiting.set(count as i64);
+    }
+
+    /// Some of it, as plain numbers.
+    pub fn counts(&self) -> Counts {
+        let in_dialect = |dialect| self.sessions.get_or_create(&Dialect { dialect }).get().max(0) as u64;
+        Counts {
+            during: self.began.elapsed(),
+            sessions: DIALECTS.into_iter().map(in_dialect).sum(),
+            edits: self.edits.get(),
+            received_bytes: self.received_bytes.get(),
+            sent_bytes: self.sent_bytes.get(),
+        }
     }
 
     /// Everything, as Prometheus reads it (OpenMetrics text).

@@ -28,6 +28,7 @@ use crate::{
     name::DocumentName,
     outbox::note_first_clocks,
     record::{self, Authored, Record},
+    troubles::Troubles,
     update::{ClientId, Clock},
     webhooks::{
         Teller,
@@ -56,6 +57,7 @@ pub struct Saver {
     metrics: Arc<Metrics>,
     /// Where applications are told of what is saved.
     webhooks: Teller,
+    troubles: Arc<Troubles>,
     /// Noted and not given to the backend yet.
     waiting: Vec<Authored>,
     waiting_bytes: usize,
@@ -136,6 +138,7 @@ impl Saver {
         history: Option<Arc<History>>,
         metrics: Arc<Metrics>,
         webhooks: Teller,
+        troubles: Arc<Troubles>,
     ) -> Self {
         let every = history.as_ref().map(|history| history.every).unwrap_or_default();
         let age =
@@ -144,6 +147,7 @@ impl Saver {
             history,
             metrics,
             webhooks,
+            troubles,
             name,
             backend,
             waiting: Vec::new(),
@@ -493,6 +497,7 @@ impl Saver {
             }
             Err(over @ (BackendError::Deleted | BackendError::Recreated)) => self.give_up(over),
             Err(BackendError::Lost) => {
+                self.troubles.note(&self.name, BackendError::Lost);
                 warn!(document = %self.name, "the store has lost edits; what is here is compared with it");
                 self.lost = true;
                 self.users.extend(mem::take(&mut append.users));
@@ -502,6 +507,7 @@ impl Saver {
             Err(error) => {
                 if append.failures == 0 {
                     error!(document = %self.name, %error, "edits could not be saved; trying again every second");
+                    self.troubles.note(&self.name, format!("edits could not be saved at once: {error}"));
                 }
                 append.failures += 1;
                 let (backend, name, record) =
@@ -537,6 +543,7 @@ impl Saver {
                 self.metrics.compacted(false);
                 self.being_kept.clear();
                 error!(document = %self.name, %error, "the log could not be compacted");
+                self.troubles.note(&self.name, format!("the log could not be compacted: {error}"));
             }
         }
     }

@@ -95,6 +95,7 @@ impl Actor {
     /// The document engine failed. What it accepted before is saved; the sessions come back to a new actor.
     pub(super) async fn fail(&mut self, broken: UpdateError) -> Stopped {
         error!(error = %broken, "the document is opened anew");
+        self.around.troubles.note(&self.name, format!("the document was opened anew: {broken}"));
         mem::forget(mem::take(&mut self.document));
         self.end_all(End::Reopening);
         let save = async {

@@ -8,7 +8,10 @@ use tokio::{
     time::Instant,
 };
 
-use super::member::{MemberOutbox, Terms};
+use super::{
+    member::{MemberOutbox, Terms},
+    vitals::{Figures, Vitals},
+};
 use crate::{
     document::{Document, UpdateError},
     end::End,
@@ -139,6 +142,7 @@ pub struct DocumentHandle(Arc<Shared>);
 struct Shared {
     mailbox: mpsc::Sender<Mail>,
     space: Arc<Semaphore>,
+    vitals: Arc<Vitals>,
 }
 
 /// The document is no longer open here; opening it again brings a new handle.
@@ -190,10 +194,10 @@ pub enum WriteError {
 
 impl DocumentHandle {
     /// The way to a document, and the mailbox to which it leads.
-    pub(super) fn new() -> (Self, mpsc::Receiver<Mail>) {
+    pub(super) fn new(vitals: Arc<Vitals>) -> (Self, mpsc::Receiver<Mail>) {
         let (mailbox, mail) = mpsc::channel(MAILBOX_MESSAGES);
         let space = Arc::new(Semaphore::new(MAILBOX_BYTES));
-        (Self(Arc::new(Shared { mailbox, space })), mail)
+        (Self(Arc::new(Shared { mailbox, space, vitals })), mail)
     }
 
     /// A new session hears the greeting in its outbox.
@@ -299,6 +303,11 @@ impl DocumentHandle {
     /// What there is beside the document itself.
     pub async fn describe(&self) -> Result<Described, ReadError> {
         self.ask(|answer| Mail::Describe { answer }).await
+    }
+
+    /// What can be seen of it without asking.
+    pub fn figures(&self) -> Figures {
+        self.0.vitals.figures()
     }
 
     /// Keeps a version of what is here now, if there is something new in it; answers when it is kept.

@@ -68,6 +68,7 @@ impl Actor {
     /// Tells everybody what a batch brought: the sessions, and the backend, which tells the other nodes.
     pub(super) fn tell_others(&mut self, mut batch: Batch) {
         if !batch.news.is_empty() {
+            self.vitals.edited(batch.news.len());
             let senders: HashSet<SessionId> = batch.news.iter().map(|told| told.from).collect();
             let all = merge(batch.news.iter());
             let frames: Vec<_> = all.iter().map(|news| Arc::new(edits(news))).collect();

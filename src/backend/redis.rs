@@ -42,7 +42,7 @@ use self::{
 };
 use super::{
     Answer, Appended, Backend, BackendError, Counted, Exchange, Exchanged, Feed, Listed, MAX_SET_ASIDE,
-    Position, Segment, Stored, users::Users,
+    Nodes, Position, Segment, Stored, users::Users,
 };
 use crate::name::DocumentName;
 
@@ -189,6 +189,10 @@ impl Backend for Redis {
 
     fn away(&self) -> Option<String> {
         self.0.store.away()
+    }
+
+    fn nodes(&self) -> Nodes {
+        self.0.following.known_nodes()
     }
 
     fn gaps(&self) -> u64 {

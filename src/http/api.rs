@@ -17,8 +17,8 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Shared, bundles, copies, documents, history, lifecycle, listing, operations, raw, sessions, stats,
-    updates,
+    Shared, bundles, copies, documents, history, lifecycle, listing, operations, overview, raw, sessions,
+    stats, updates,
 };
 use crate::config::Limits;
 
@@ -40,6 +40,7 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style
         (name = "documents", description = "Documents as a whole."),
         (name = "history", description = "What documents were, and who wrote what."),
         (name = "sessions", description = "The people in a document."),
+        (name = "server", description = "How the server is doing."),
     ),
     components(schemas(super::error::Body)),
     modifiers(&Token),
@@ -79,6 +80,9 @@ pub(super) fn routes(limits: &Limits) -> OpenApiRouter<Shared> {
         .routes(routes!(history::compare))
         .routes(routes!(history::compare_now))
         .routes(routes!(history::attribute))
+        .routes(routes!(overview::nodes))
+        .routes(routes!(overview::open_documents))
+        .routes(routes!(overview::errors))
         .layer(DefaultBodyLimit::max(limits.update_bytes))
         // It has a limit of its own.
         .routes(routes!(bundles::fetch, bundles::put))

@@ -29,10 +29,7 @@ async fn alive() -> Json<Value> {
 /// Whether the node takes sessions: not while it stops, and not where it is full.
 async fn ready(State(shared): State<Shared>) -> (StatusCode, Json<Value>) {
     let draining = shared.drain.has_begun();
-    let over: Vec<_> = [shared.admission.is_full(), shared.hub.is_full().map(|full| full.limit())]
-        .into_iter()
-        .flatten()
-        .collect();
+    let over = shared.over();
     let ready = !draining && over.is_empty();
     let (code, status) = match (draining, ready) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),

@@ -25,7 +25,7 @@ use tracing::warn;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{
-    super::{Feed, Incoming, NodeId, Position},
+    super::{Feed, Incoming, NodeId, Nodes as KnownNodes, Position},
     envelope::{Envelope, Stamp, Words, split_message},
     nodes::Nodes,
     place::{Heard, OtherLog, Own, Place},
@@ -179,6 +179,11 @@ impl Following {
     /// How often something of a log was missing and had to be read.
     pub(super) fn gaps(&self) -> u64 {
         self.gaps.load(Ordering::Relaxed)
+    }
+
+    /// This node and the others, for people to look at.
+    pub(super) fn known_nodes(&self) -> KnownNodes {
+        self.nodes().known()
     }
 
     fn followers(&self) -> MutexGuard<'_, HashMap<Bytes, Arc<Follower>>> {

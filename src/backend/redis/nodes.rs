@@ -9,7 +9,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    super::NodeId,
+    super::{NodeId, Nodes as KnownNodes, OtherNode},
     store::{LEASE, Leases},
 };
 
@@ -61,6 +61,15 @@ impl Nodes {
     /// The others that are alive.
     pub(super) fn alive(&self) -> Vec<u64> {
         self.alive.keys().copied().collect()
+    }
+
+    /// This node and the others, for people to look at.
+    pub(super) fn known(&mut self) -> KnownNodes {
+        let own = Some(NodeId(self.incarnation()));
+        let others = self.alive.iter().map(|(&id, &missed)| OtherNode { id: NodeId(id), late: missed > 0 });
+        let mut others: Vec<_> = others.collect();
+        others.sort_unstable();
+        KnownNodes { own, others }
     }
 
     /// Whether a node was taken for dead.
