@@ -83,7 +83,7 @@ mod otlp {
     use opentelemetry_sdk::{
         Resource,
         error::OTelSdkResult,
-        trace::{SdkTracerProvider, SpanData, SpanExporter},
+        trace::{Sampler, SdkTracerProvider, SpanData, SpanExporter},
     };
     use tokio::runtime::{Builder, Runtime};
     use tracing::{Span, field::Empty, info, info_span, level_filters::LevelFilter, warn};
@@ -119,15 +119,18 @@ mod otlp {
             if !is_its_turn(*SHARE.get()?) {
                 return None;
             }
-            let document = document.as_str();
+            // Of numbers, only those with a sign arrive as numbers.
+            let (document, bytes) = (document.as_str(), bytes as i64);
             let edit =
                 info_span!(target: TARGET, parent: None, "edit", document, dialect, bytes, saved = Empty);
             Some(Self(Box::new(Spans { step: step(&edit, "wait"), edit })))
         }
 
         pub(super) fn step(&mut self, name: &'static str) {
-            let Spans { step: current, edit } = &mut *self.0;
-            *current = step(edit, name);
+            let spans = &mut *self.0;
+            // It ends before the next one begins.
+            spans.step = Span::none();
+            spans.step = step(&spans.edit, name);
         }
 
         pub(super) fn saved(&self) {
@@ -176,6 +179,8 @@ mod otlp {
                 .build();
             let provider = SdkTracerProvider::builder()
                 .with_resource(resource)
+                // Which edits are traced is decided before there is a span.
+                .with_sampler(Sampler::AlwaysOn)
                 .with_batch_exporter(Exporter { exporter, runtime, is_away: AtomicBool::new(false) })
                 .build();
             // An error: there is a share already, and it stays.
