@@ -160,7 +160,7 @@ mod otlp {
         /// process has one.
         pub fn start(traces: &Traces) -> Result<Self, ConfigError> {
             let Some(url) = &traces.url else { return Ok(Self(None)) };
-            let refuse = |error: String| ConfigError::Contradiction(format!("--otlp {url}: {error}"));
+            let refuse = |error: String| ConfigError::Contradiction(format!("--otlp: {error}"));
             let endpoint = format!("{}/v1/traces", url.as_str().trim_end_matches('/'));
             // Without tries in between: the next batch is one.
             let exporter = opentelemetry_otlp::SpanExporter::builder()
@@ -181,7 +181,11 @@ mod otlp {
                 .with_resource(resource)
                 // Which edits are traced is decided before there is a span.
                 .with_sampler(Sampler::AlwaysOn)
-                .with_batch_exporter(Exporter { exporter, runtime, is_away: AtomicBool::new(false) })
+                .with_batch_exporter(Exporter {
+                    exporter,
+                    runtime: Box::leak(Box::new(runtime)),
+                    is_away: AtomicBool::new(false),
+                })
                 .build();
             // An error: there is a share already, and it stays.
             let _ = SHARE.set(traces.sample);
@@ -216,7 +220,8 @@ mod otlp {
     #[derive(Debug)]
     struct Exporter {
         exporter: opentelemetry_otlp::SpanExporter,
-        runtime: Runtime,
+        /// Never dropped: that would wait for a name that is just looked up.
+        runtime: &'static Runtime,
         /// Whether the last batch did not arrive.
         is_away: AtomicBool,
     }

@@ -16,8 +16,10 @@ use std::{
 
 use axum::{Router, body::Bytes, routing::post};
 use common::{PATIENCE, Person, TestServer};
+use quire::protocol;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, time::sleep};
+use yrs::Text;
 
 /// What a stop may take: process managers kill after ten seconds.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -55,6 +57,26 @@ async fn a_trace_follows_each_edit_to_saved() {
             assert!(edit.start <= step.start && step.start <= step.end && step.end <= edit.end, "{step:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn an_edit_that_is_known_already_is_not_saved_again() {
+    let collector = Collector::on("127.0.0.1:0").await;
+    let node = Node::start(&["--otlp", &collector.url(), "--otlp-sample", "1"]).await;
+    let mut alice = Person::joins(&node.server, "letter").await;
+    let update = alice.edit(|text, transaction| text.insert(transaction, 0, "again"));
+    for _ in 0..2 {
+        alice.raw.send(protocol::update(&update)).await;
+        alice.catches_up().await;
+    }
+    assert_eq!(node.stop().await, Some(0));
+    let spans = collector.spans();
+    let steps = |edit: &Span| spans.iter().filter(|span| span.parent == edit.id).count();
+    let mut edits: Vec<_> = spans.iter().filter(|span| span.name == "edit").collect();
+    edits.sort_by_key(|edit| edit.start);
+    let found: Vec<_> =
+        edits.into_iter().map(|edit| (steps(edit), edit.attributes.contains_key("saved"))).collect();
+    assert_eq!(found, [(4, true), (2, false)]);
 }
 
 #[tokio::test]
