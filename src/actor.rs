@@ -364,11 +364,17 @@ impl Actor {
             let Some(mail) = mail.pop_front() else { break };
             match mail {
                 Mail::Join { session, outbox, terms } => self.join(session, outbox, terms),
-                Mail::Receive { from, message, came, .. } => {
+                Mail::Receive { from, message, came, mut trace, .. } => {
                     batch.since.get_or_insert(came);
-                    let start = Instant::now();
+                    trace.step("apply");
+                    let (start, before) = (Instant::now(), batch.news.len());
                     self.receive_message(from, message, batch)?;
                     self.charge(from, start);
+                    // Where it brought nothing new, this is its end.
+                    if batch.news.len() > before {
+                        trace.step("deliver");
+                        batch.traced.add(trace);
+                    }
                 }
                 Mail::ChangeTerms { session, terms } => self.change_terms(session, terms),
                 Mail::CatchUp { session } => self.catch_up(session, batch)?,

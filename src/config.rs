@@ -5,6 +5,7 @@ mod authentication;
 mod commands;
 mod history;
 mod limits;
+mod traces;
 mod values;
 mod webhooks;
 
@@ -24,6 +25,7 @@ pub use self::{
     commands::{Backup, Errand, Export, List, Restore, Source, Versions},
     history::History,
     limits::Limits,
+    traces::{Share, Traces},
     webhooks::Webhooks,
 };
 
@@ -69,6 +71,9 @@ pub struct Config {
     /// Whom the server tells of what happens.
     #[command(flatten, next_help_heading = "Webhooks")]
     pub webhooks: Webhooks,
+    /// Where traces of edits go.
+    #[command(flatten, next_help_heading = "Traces")]
+    pub traces: Traces,
     /// How much is taken from clients.
     #[command(flatten, next_help_heading = "Limits (0 for none)")]
     pub limits: Limits,
@@ -99,6 +104,7 @@ impl Default for Config {
             authentication: Authentication::default(),
             history: History::default(),
             webhooks: Webhooks::default(),
+            traces: Traces::default(),
             limits: Limits::default(),
         }
     }
@@ -432,6 +438,8 @@ mod tests {
         assert!(error.contains("xml") && error.contains("text, json"), "{error}");
         let error = read(&["--log", "a=b=c"]).unwrap_err().to_string();
         assert!(error.contains("a=b=c"), "{error}");
+        let error = read(&["--otlp", "collector:4318"]).unwrap_err().to_string();
+        assert!(error.contains("collector:4318") && error.contains("http://127.0.0.1:4318"), "{error}");
         let error = read(&["--max-frame", "many"]).unwrap_err().to_string();
         assert!(error.contains("many") && error.contains("--max-frame"), "{error}");
     }

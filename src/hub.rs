@@ -333,6 +333,7 @@ mod tests {
         end::End,
         protocol::{Message, dialect::News},
         session::Session,
+        trace::Edit,
     };
     use bytes::Bytes;
 
@@ -378,8 +379,8 @@ mod tests {
         let hub = Hub::new(backend.clone(), Handle::current(), Surroundings::default());
         for _ in 0..2 {
             let (alice, bob) = (join(&hub).await, join(&hub).await);
-            alice.receive(Message::Update(hello(1))).await.unwrap();
-            alice.receive(Message::Update(breaking_update())).await.unwrap();
+            alice.receive(Message::Update(hello(1)), Edit::default()).await.unwrap();
+            alice.receive(Message::Update(breaking_update()), Edit::default()).await.unwrap();
             assert_eq!(ends(&alice).await, End::Reopening);
             assert_eq!(ends(&bob).await, End::Reopening);
             // What was accepted before is there, and only that.
@@ -392,11 +393,11 @@ mod tests {
         let restarted = Hub::new(backend.clone(), Handle::current(), Surroundings::default());
         for hub in [hub, restarted] {
             let (alice, bob) = (join(&hub).await, join(&hub).await);
-            alice.receive(Message::Update(breaking_update())).await.unwrap();
+            alice.receive(Message::Update(breaking_update()), Edit::default()).await.unwrap();
             let End::Refused(reason) = ends(&alice).await else { panic!("it was let in") };
             assert!(reason.contains("set aside"), "{reason}");
-            bob.receive(Message::Update(hello(2))).await.unwrap();
-            bob.receive(Message::QueryAwareness).await.unwrap();
+            bob.receive(Message::Update(hello(2)), Edit::default()).await.unwrap();
+            bob.receive(Message::QueryAwareness, Edit::default()).await.unwrap();
             bob.next(&mut News::default()).await.unwrap();
             assert!(text(&hub).await.len() > hello(1).len());
             drop(bob);
@@ -410,7 +411,7 @@ mod tests {
         let backend: Arc<dyn Backend> = Arc::new(Embedded::open(folder.path()).unwrap());
         let hub = Hub::new(backend, Handle::current(), Surroundings::default());
         let alice = join(&hub).await;
-        alice.receive(Message::Update(hello(1))).await.unwrap();
+        alice.receive(Message::Update(hello(1)), Edit::default()).await.unwrap();
         let name = DocumentName::new("letter").unwrap();
         let looked = hub.open(&name).unwrap().read(|_| panic!("an export that fails")).await;
         assert!(looked.is_err());

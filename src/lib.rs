@@ -11,7 +11,7 @@
 //! 4  http/*   connection   session
 //! 3  hub      import/*   bundle
 //! 2  actor    saver    history/*    outbox    capacity    webhooks/*
-//! 1  backend/*   access/*   config   metrics   drain   troubles
+//! 1  backend/*   access/*   config   metrics   drain   trace   troubles
 //! 0  name  update  state_vector  guard  presence  protocol/*  document/*  record  end  level  lib0
 //! ```
 //!
@@ -76,6 +76,7 @@ pub mod record;
 pub mod saver;
 pub mod session;
 pub mod state_vector;
+pub mod trace;
 pub mod troubles;
 pub mod update;
 pub mod webhooks;

@@ -16,6 +16,7 @@ use quire::{
     access::own,
     config::{Config, ConfigError, ImportRequest, LogFormat, OtherServer, Task, TokenRequest},
     import::{Import, ImportError, counts::Counts, hocuspocus, y_sweet, y_websocket},
+    trace::Collector,
 };
 use tokio::{
     net::TcpListener,
@@ -23,6 +24,7 @@ use tokio::{
     time::Instant,
 };
 use tracing::{error, info, warn};
+use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, util::SubscriberInitExt};
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
@@ -46,13 +48,22 @@ fn main() -> ExitCode {
         Task::Token(request) => return print_token(request),
         Task::Import(request) => return import_documents(&request),
         Task::Errand(errand) => {
-            log_to_stderr("warn", LogFormat::Text);
+            tracing_subscriber::registry().with(log("warn", LogFormat::Text)).init();
             return command::run(errand);
         }
     };
-    log_to_stderr(&config.log, config.log_format);
+    let collector = match Collector::start(&config.traces) {
+        Ok(collector) => collector,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    tracing_subscriber::registry().with(log(&config.log, config.log_format)).with(collector.layer()).init();
     allow_many_files(&config);
-    match run(&config) {
+    let ended = run(&config);
+    collector.close();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error:#}");
@@ -75,7 +86,7 @@ fn print_token(request: TokenRequest) -> ExitCode {
 }
 
 fn import_documents(request: &ImportRequest) -> ExitCode {
-    log_to_stderr("warn", LogFormat::Text);
+    tracing_subscriber::registry().with(log("warn", LogFormat::Text)).init();
     match run_import(request) {
         Ok(counts) if counts.refused() == 0 => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
@@ -212,14 +223,15 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-fn log_to_stderr(filter: &str, format: LogFormat) {
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+/// What writes the log to the standard error.
+fn log(filter: &str, format: LogFormat) -> impl Layer<Registry> {
+    let log = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
+    let log = match format {
+        LogFormat::Text => log.boxed(),
+        LogFormat::Json => log.json().boxed(),
+    };
+    log.with_filter(EnvFilter::new(filter))
 }

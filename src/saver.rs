@@ -28,6 +28,7 @@ use crate::{
     name::DocumentName,
     outbox::note_first_clocks,
     record::{self, Authored, Record},
+    trace::Edits,
     troubles::Troubles,
     update::{ClientId, Clock},
     webhooks::{
@@ -69,6 +70,8 @@ pub struct Saver {
     dropped: bool,
     /// Who made what waits, where applications are told.
     users: BTreeSet<Arc<str>>,
+    /// What of it is traced.
+    traced: Edits,
     /// How often something was noted, and how much of that is saved.
     noted: u64,
     saved: u64,
@@ -102,6 +105,7 @@ struct Append {
     record: Bytes,
     /// Who made it, where applications are told.
     users: BTreeSet<Arc<str>>,
+    traced: Edits,
     answer: Answer<Appended>,
     failures: u32,
 }
@@ -156,6 +160,7 @@ impl Saver {
             waiting_from: HashMap::new(),
             dropped: false,
             users: BTreeSet::new(),
+            traced: Edits::default(),
             noted: 0,
             saved: 0,
             append: None,
@@ -193,6 +198,11 @@ impl Saver {
             self.waiting_bytes = 0;
         }
         self.noted
+    }
+
+    /// Traces these edits, which were just noted, until they are saved.
+    pub fn follow(&mut self, edits: Edits) {
+        self.traced.append(edits);
     }
 
     /// The number of the last note: what is here now is saved when that one is reported.
@@ -233,6 +243,7 @@ impl Saver {
     fn give_up(&mut self, over: BackendError) {
         info!(document = %self.name, reason = %over, unsaved = self.noted - self.saved, "nothing is saved any more");
         self.forget_waiting();
+        self.traced = Edits::default();
         self.append = None;
         self.compaction = None;
         self.comparison = None;
@@ -358,6 +369,7 @@ impl Saver {
         // Whatever was under way or waited: it is in the store, or in what is appended now.
         if let Some(append) = self.append.take() {
             self.users.extend(append.users);
+            self.traced.append(append.traced);
         }
         self.forget_waiting();
         if !is_gone && theirs.document.fingerprint()? == document.fingerprint()? {
@@ -365,6 +377,7 @@ impl Saver {
                 self.webhooks.tell(&self.name, What::Changed { users: mem::take(&mut self.users) });
             }
             self.saved = self.noted;
+            mem::take(&mut self.traced).saved();
         } else {
             let theirs = theirs.document.state_vector();
             let missing = document.diff(&theirs)?;
@@ -402,8 +415,8 @@ impl Saver {
         let answer = self.backend.append(&self.name, record.clone());
         self.append_at = Instant::now() + self.backend.append_spacing();
         let since = since.unwrap_or_else(Instant::now);
-        let users = mem::take(&mut self.users);
-        self.append = Some(Append { through: self.noted, since, record, users, answer, failures: 0 });
+        let (users, traced) = (mem::take(&mut self.users), mem::take(&mut self.traced));
+        self.append = Some(Append { through: self.noted, since, record, users, traced, answer, failures: 0 });
     }
 
     /// Begins a compaction if the document is at rest with a log that would slow its next opening, or if a version is
@@ -487,6 +500,7 @@ impl Saver {
                 }
                 self.saved = append.through;
                 self.webhooks.tell(&self.name, What::Changed { users: mem::take(&mut append.users) });
+                mem::take(&mut append.traced).saved();
                 let grown = self.log.with(append.record.len(), &appended);
                 self.worth_compacting |= grown.thresholds() > self.log.thresholds();
                 self.log = grown;
@@ -501,6 +515,7 @@ impl Saver {
                 warn!(document = %self.name, "the store has lost edits; what is here is compared with it");
                 self.lost = true;
                 self.users.extend(mem::take(&mut append.users));
+                self.traced.append(mem::take(&mut append.traced));
                 self.append = None;
                 self.compare(Duration::ZERO);
             }

@@ -17,6 +17,7 @@ use crate::{
     outbox::{Outbox, Taken},
     presence::SessionId,
     protocol::{Message, dialect::News},
+    trace::Edit,
 };
 
 /// A stay in a document.
@@ -62,14 +63,14 @@ impl Session {
     }
 
     /// Gives what the client says to the document; waits where the session has used more than its share.
-    pub async fn receive(&self, message: Message) -> Result<(), End> {
+    pub async fn receive(&self, message: Message, edit: Edit) -> Result<(), End> {
         if let Some(until) = self.outbox.take_rest() {
             sleep_until(until).await;
         }
         if self.has_expired() {
             return Err(expired());
         }
-        self.document.receive(self.id, message).await.map_err(|Gone| self.end())
+        self.document.receive(self.id, message, edit).await.map_err(|Gone| self.end())
     }
 
     fn has_expired(&self) -> bool {

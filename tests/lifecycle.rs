@@ -70,6 +70,14 @@ fn a_bad_setting_stops_the_start_and_says_what_would_be_right() {
     assert!(text.contains("QUIRE_LISEN") && text.contains("QUIRE_LISTEN"), "{text}");
 }
 
+#[cfg(not(feature = "otlp"))]
+#[test]
+fn a_build_that_sends_no_traces_says_so() {
+    let (code, text) = output(&mut quire(&["--otlp", "http://127.0.0.1:4318"]));
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("--otlp") && text.contains("--features otlp"), "{text}");
+}
+
 #[test]
 fn the_environment_and_the_file_are_read_and_the_flag_wins() {
     let folder = TempDir::new().unwrap();

@@ -10,6 +10,7 @@ use crate::{
     presence::{SessionId, State},
     protocol::{self, Carries, Outgoing},
     state_vector::StateVector,
+    trace::Edits,
     update::{Update, merge as merge_updates},
 };
 
@@ -22,6 +23,8 @@ pub(super) struct Batch {
     pub(super) news: Vec<Told>,
     /// When the first message came, where some came from sessions.
     pub(super) since: Option<Instant>,
+    /// The edits among the news that are traced.
+    pub(super) traced: Edits,
     /// Bytes of the news.
     pub(super) bytes: usize,
     pub(super) presence: Vec<(SessionId, Vec<State>)>,

@@ -19,6 +19,7 @@ use crate::{
     presence::{SessionId, State},
     protocol::Message,
     saver::LogSize,
+    trace::Edit as Trace,
 };
 
 /// Messages that may wait for a document; more make their senders wait.
@@ -41,6 +42,7 @@ pub(super) enum Mail {
         message: Message,
         /// When the frame came that it was in.
         came: Instant,
+        trace: Trace,
         _space: OwnedSemaphorePermit,
     },
     ChangeTerms {
@@ -206,11 +208,11 @@ impl DocumentHandle {
     }
 
     /// Gives a session's message to the document; waits while too much waits there already.
-    pub async fn receive(&self, from: SessionId, message: Message) -> Result<(), Gone> {
+    pub async fn receive(&self, from: SessionId, message: Message, trace: Trace) -> Result<(), Gone> {
         let came = Instant::now();
         let bytes = message.size().min(MAILBOX_BYTES) as u32;
         let space = self.0.space.clone().acquire_many_owned(bytes).await.map_err(|_| Gone)?;
-        self.send(Mail::Receive { from, message, came, _space: space }).await
+        self.send(Mail::Receive { from, message, came, trace, _space: space }).await
     }
 
     /// A session goes on with other terms.

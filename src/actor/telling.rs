@@ -108,6 +108,8 @@ impl Actor {
                 self.around.metrics.delivered(since.elapsed(), fullest);
             }
             self.note(&batch.news, all);
+            batch.traced.step("save");
+            self.saver.follow(batch.traced);
         }
         if !batch.held.is_empty() || !batch.counts.is_empty() || !batch.answers.is_empty() {
             let through = self.saver.noted();

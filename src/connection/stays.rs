@@ -22,6 +22,7 @@ use crate::{
         dialect::{Address, Dialect, News, Request},
     },
     session::Session,
+    trace::Edit,
 };
 
 /// Messages and bytes that may wait until a client has brought its token. What is more is dropped: whoever comes in is
@@ -46,6 +47,9 @@ pub struct Admitted {
 pub trait Entrance: Send + Sync {
     /// Whether nobody comes in without a token.
     fn needs_token(&self) -> bool;
+
+    /// The client family, as metrics name it.
+    fn dialect(&self) -> &'static str;
 
     /// Looks at a token: whether its bearer may come into the document of this name.
     fn admit<'a>(&'a self, document: &'a str, token: &'a str) -> BoxFuture<'a, Result<Admitted, End>>;
@@ -162,7 +166,7 @@ impl<'a> Stays<'a> {
     async fn receive(&self, address: Address, message: Message) -> Result<(), End> {
         let Some(stay) = self.find(&address) else { return self.receive_early(address, message).await };
         self.lock().dialect.receives(&address, &message);
-        match stay.session.receive(message).await {
+        match stay.receive(self.entrance, message).await {
             Ok(()) => Ok(()),
             Err(end) => self.over(&address, end),
         }
@@ -182,7 +186,7 @@ impl<'a> Stays<'a> {
             self.join(address.clone(), "").await?;
             let Some(stay) = self.find(&address) else { return Ok(()) };
             self.lock().dialect.receives(&address, &message);
-            return stay.session.receive(message).await.or_else(|end| self.over(&address, end));
+            return stay.receive(self.entrance, message).await.or_else(|end| self.over(&address, end));
         }
         let mut state = self.lock();
         self.check_outside(&state, &address)?;
@@ -231,7 +235,7 @@ impl<'a> Stays<'a> {
         for message in messages {
             let Some(stay) = self.find(&address) else { break };
             self.lock().dialect.receives(&address, &message);
-            if let Err(end) = stay.session.receive(message).await {
+            if let Err(end) = stay.receive(self.entrance, message).await {
                 return self.over(&address, end);
             }
         }
@@ -393,6 +397,11 @@ impl State {
 }
 
 impl Stay {
+    async fn receive(&self, entrance: &dyn Entrance, message: Message) -> Result<(), End> {
+        let edit = Edit::begin(&self.document, entrance.dialect(), &message);
+        self.session.receive(message, edit).await
+    }
+
     fn end(&self, entrance: &dyn Entrance, end: &End) {
         entrance.left(&self.document, self.session.id(), self.user.as_deref(), end);
     }

@@ -125,6 +125,10 @@ impl connection::Entrance for Entrance {
         self.shared.tokens.is_some()
     }
 
+    fn dialect(&self) -> &'static str {
+        self.dialect
+    }
+
     fn admit<'a>(&'a self, document: &'a str, token: &'a str) -> BoxFuture<'a, Result<Admitted, End>> {
         Box::pin(self.admit_with(document, token))
     }

@@ -10,6 +10,7 @@ use quire::{
     lib0::Reader,
     protocol::{self, Message, dialect::News, y_websocket},
     session::Session,
+    trace::Edit,
     update::{ClientId, Clock},
 };
 use yrs::updates::{decoder::Decode, encoder::Encode};
@@ -198,7 +199,7 @@ impl World {
                 let updates: Vec<_> = updates.collect();
                 let received = process.runtime.block_on(async {
                     for message in messages {
-                        session.receive(message).await?;
+                        session.receive(message, Edit::default()).await?;
                     }
                     Ok(())
                 });
