@@ -141,29 +141,43 @@ impl Bundle {
         }
     }
 
-    /// Puts the document where there is nothing, and where nobody has it open who would not be told. `whole` is what
-    /// [`Self::whole`] has answered. Its versions get new ids.
+    /// The record with which it is put: all of the content, in one step. What fails later leaves a document without its
+    /// history, never one without its text. `whole` is what [`Self::whole`] has answered.
+    pub fn first(whole: Bytes) -> Bytes {
+        Record { time: now(), updates: vec![Authored { update: whole, user: None }] }.write()
+    }
+
+    /// Puts the rest behind its [`Self::first`] record, where nobody has the document open on this node, who would not
+    /// be told. Its versions get new ids. What others write meanwhile stays.
     pub async fn put(
         self,
         backend: &dyn Backend,
         name: &DocumentName,
-        whole: Bytes,
+        first: &Bytes,
     ) -> Result<(), BackendError> {
-        let first = Record { time: now(), updates: vec![Authored { update: whole, user: None }] };
-        // All of the content, in one step: what fails later leaves a document without its history, never one without
-        // its text.
-        let mut through = backend.append(name, first.write()).await?.position;
-        let mut segments = Vec::new();
         let place = Record { time: now(), updates: Vec::new() }.write();
+        // Behind the first record, and where each segment is.
+        let mut through = backend.append(name, place.clone()).await?.position;
+        let mut segments = Vec::new();
         for (about, data) in self.history {
             through = backend.append(name, place.clone()).await?.position;
             segments.push(Segment { through, about, data });
         }
+        let put = backend.load(name).await?;
+        let is_alone =
+            put.snapshot.is_none() && put.log.iter().all(|(_, record)| record == first || *record == place);
         for record in self.log {
             backend.append(name, record).await?;
         }
         for update in self.set_aside {
             backend.set_aside(name, update, SET_ASIDE.to_owned()).await?;
+        }
+        if !is_alone {
+            // A snapshot would take away what others wrote, from another node; the first record stays in its place.
+            for segment in segments {
+                backend.replace_segments(name, Vec::new(), segment).await?;
+            }
+            return Ok(());
         }
         let newest = segments.pop();
         for segment in segments {

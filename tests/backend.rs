@@ -310,13 +310,13 @@ async fn a_deleted_document_stays_deleted_and_comes_back_as_it_was(store: &impl 
     assert!(append(&*backend, "essay", "3").await > last);
     assert_eq!(texts(&load(&*backend, "essay").await), ["snapshot", "2", "3"]);
     assert!(!backend.undelete(&essay).await.unwrap(), "it is there");
-    assert!(!backend.create(&essay).await.unwrap(), "it is there");
+    assert!(!backend.create(&essay, None).await.unwrap(), "it is there");
     assert_eq!(texts(&load(&*backend, "poem").await), ["untouched"]);
 
     let unknown = name("unknown");
     assert!(!backend.delete(&unknown, KEPT).await.unwrap());
     assert!(!backend.undelete(&unknown).await.unwrap());
-    assert!(!backend.create(&unknown).await.unwrap());
+    assert!(!backend.create(&unknown, None).await.unwrap());
     assert_eq!(backend.load(&unknown).await, Ok(Stored::default()));
 }
 
@@ -331,7 +331,7 @@ async fn a_name_that_is_begun_anew_has_nothing(store: &impl Store) {
         last = append(&*backend, "essay", "2").await;
         backend.set_aside(&essay, text("bad"), "it broke the engine".to_owned()).await.unwrap();
         assert!(backend.delete(&essay, KEPT).await.unwrap());
-        assert!(backend.create(&essay).await.unwrap());
+        assert!(backend.create(&essay, None).await.unwrap());
         assert_eq!(load(&*backend, "essay").await, Stored::default());
         assert!(!backend.undelete(&essay).await.unwrap(), "there is a new one");
         // Made of what is no more.
@@ -341,6 +341,13 @@ async fn a_name_that_is_begun_anew_has_nothing(store: &impl Store) {
     // Also where nothing was made of it yet.
     assert!(backend.delete(&essay, KEPT).await.unwrap());
     assert_eq!(backend.load(&essay).await, Err(BackendError::Deleted));
+    // Or with one record from the first moment on.
+    assert!(backend.create(&essay, Some(text("new"))).await.unwrap());
+    assert_eq!(texts(&load(&*backend, "essay").await), ["new"]);
+    assert!(!backend.create(&essay, Some(text("newer"))).await.unwrap(), "it is there");
+    append(&*backend, "essay", "2").await;
+    assert_eq!(texts(&load(&*backend, "essay").await), ["new", "2"]);
+    assert_eq!(backend.list("", "", 10).await.unwrap().len(), 1);
 }
 
 async fn who_loaded_what_was_deleted_adds_nothing_to_what_is_begun_anew(store: &impl Store) {
@@ -355,7 +362,7 @@ async fn who_loaded_what_was_deleted_adds_nothing_to_what_is_begun_anew(store: &
     backend.append(&essay, text("late")).await.unwrap_err();
     assert_eq!(backend.load(&essay).await, Err(BackendError::Deleted));
 
-    assert!(backend.create(&essay).await.unwrap());
+    assert!(backend.create(&essay, None).await.unwrap());
     for _ in 0..2 {
         backend.append(&essay, text("late")).await.unwrap_err();
         backend.compact(&essay, position, text("late"), None).await.unwrap_err();
@@ -399,7 +406,7 @@ async fn who_goes_on_appending_while_a_name_is_begun_anew_adds_nothing_to_it(sto
         });
         tokio::time::sleep(Duration::from_millis(round)).await;
         assert!(backend.delete(&essay, KEPT).await.unwrap());
-        assert!(backend.create(&essay).await.unwrap());
+        assert!(backend.create(&essay, None).await.unwrap());
         assert_eq!(appending.await.unwrap(), 20, "round {round}");
         drop(feed);
         assert_eq!(load(&*backend, "essay").await, Stored::default(), "round {round}");

@@ -28,7 +28,11 @@ use redis::RedisServer;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
 
 const SECRET: &str = "a secret of more than thirty-two bytes, for tests alone";
 const JSON: &str = "Content-Type: application/json\r\n";
@@ -503,6 +507,81 @@ async fn what_is_there_stays_unless_it_is_replaced() {
     other.reads_saved("waited-for", ", finally").await;
     let other = Process::start_on(other.stop().await, &[]);
     assert_eq!(other.text_of("waited-for").await.unwrap(), "here at last, finally");
+}
+
+/// A document's bundle, and the bytes of the request that puts it in the place of another document.
+async fn replacing(process: &Process, from: &str, to: &str) -> Vec<u8> {
+    let bundle = process.server.get_with(&format!("/api/documents/{from}/bundle"), &as_root()).await.body;
+    let head = format!(
+        "PUT /api/documents/{to}/bundle?replace=true HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{}Content-Length: {}\r\n\r\n",
+        as_root(),
+        bundle.len()
+    );
+    [head.as_bytes(), &bundle].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_replaced_stays_as_it_was() {
+    let process = Process::start(&[]);
+    process.has_a_letter().await;
+    process.write("other", "something else").await;
+    let was = process.history_of("letter").await;
+    let database = Connection::open(process.server.folder.path().join("quire.db")).unwrap();
+    database
+        .execute_batch("CREATE TRIGGER full BEFORE INSERT ON log BEGIN SELECT RAISE(ABORT, 'no space'); END")
+        .unwrap();
+    let request = replacing(&process, "other", "letter").await;
+    let mut socket = TcpStream::connect(&process.server.address).await.unwrap();
+    socket.write_all(&request).await.unwrap();
+    let mut answer = String::new();
+    timeout(PATIENCE, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+    assert_eq!(process.text_of("letter").await.as_deref(), Some("Dear Bob, hello and bye"));
+    assert_eq!(process.history_of("letter").await, was);
+    database.execute_batch("DROP TRIGGER full").unwrap();
+    let mut socket = TcpStream::connect(&process.server.address).await.unwrap();
+    socket.write_all(&request).await.unwrap();
+    answer.clear();
+    timeout(PATIENCE, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    assert_eq!(process.text_of("letter").await.as_deref(), Some("something else"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_is_replaced_to_the_end_by_who_goes_away_or_comes_at_the_same_time() {
+    let process = Process::start(&[]);
+    process.write("other", &"something else ".repeat(1 << 16)).await;
+    let request = replacing(&process, "other", "letter").await;
+    let mut last = Vec::new();
+    for round in 0..20 {
+        process.write("letter", "hello").await;
+        last.clear();
+        for _ in 0..3 {
+            let mut socket = TcpStream::connect(&process.server.address).await.unwrap();
+            socket.write_all(&request).await.unwrap();
+            last.push(socket);
+        }
+        sleep(Duration::from_millis(10 * round)).await;
+        if round < 19 {
+            last.clear();
+        }
+        // Whatever they have begun is done by then, or goes on.
+        sleep(Duration::from_millis(300)).await;
+        let start = Instant::now();
+        while process.text_of("letter").await.is_none() {
+            assert!(start.elapsed() < PATIENCE, "round {round}: it is gone");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let mut statuses = Vec::new();
+    for mut socket in last {
+        let mut answer = String::new();
+        timeout(PATIENCE, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
+        statuses.push(answer[9..12].to_owned());
+    }
+    assert!(statuses.contains(&"201".to_owned()), "{statuses:?}");
+    assert!(statuses.iter().all(|status| status == "201" || status == "409"), "{statuses:?}");
+    assert!(process.text_of("letter").await.unwrap().starts_with("something else"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -225,8 +225,8 @@ impl Backend for Embedded {
         Box::pin(async move { Ok(undeleted.await?.is_some()) })
     }
 
-    fn create(&self, name: &DocumentName) -> Answer<bool> {
-        let created = self.ask(name, Change::Create);
+    fn create(&self, name: &DocumentName, first: Option<Bytes>) -> Answer<bool> {
+        let created = self.ask(name, Change::Create { first });
         Box::pin(async move { Ok(created.await?.is_some()) })
     }
 

@@ -230,7 +230,7 @@ where
             return Ok(made);
         }
         access.require(name, Level::Admin)?;
-        shared.backend.create(name).await.map_err(refused)?;
+        shared.backend.create(name, None).await.map_err(refused)?;
     }
     Err(Problem::unavailable("the document is being deleted; try again"))
 }

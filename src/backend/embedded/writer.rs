@@ -61,7 +61,7 @@ pub(super) enum Change {
     SetAside { update: Bytes, reason: String },
     Delete { keep_for: Duration },
     Undelete,
-    Create,
+    Create { first: Option<Bytes> },
 }
 
 /// The thread that writes.
@@ -185,7 +185,8 @@ impl Change {
             }
             Self::ReplaceSegments { new, .. } => new.data.len(),
             Self::SetAside { update, .. } => update.len(),
-            Self::Delete { .. } | Self::Undelete | Self::Create => 0,
+            Self::Create { first } => first.as_ref().map_or(0, Bytes::len),
+            Self::Delete { .. } | Self::Undelete => 0,
         }
     }
 }
@@ -226,7 +227,13 @@ impl Write {
             }
             Change::Delete { keep_for } => lifecycle::delete(database, found, *keep_for)?,
             Change::Undelete => lifecycle::undelete(database, found)?,
-            Change::Create => lifecycle::create(database, found)?,
+            Change::Create { first } => {
+                let begun = lifecycle::create(database, found)?;
+                if let (Some(row), Some(record)) = (begun, first) {
+                    append(database, row, record)?;
+                }
+                begun.is_some()
+            }
         };
         Ok(done.then(Position::default))
     }
