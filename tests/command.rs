@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     time::{Instant, sleep, timeout},
 };
 
@@ -607,6 +607,65 @@ async fn one_document_that_fails_does_not_stop_the_others() {
         ended.stderr
     );
     assert_eq!(run(&["list", "--data", &new]).await.text().lines().count(), 4);
+}
+
+/// Stands before a server and decodes addresses, as proxies do that were set up by a careless hand.
+async fn decoding(server: String) -> String {
+    use axum::{body::Body, extract::Request};
+    let forward = move |request: Request| {
+        let url = format!("{server}{}", request.uri().to_string().replace("%2F", "/"));
+        async move {
+            let token = request.headers()["authorization"].clone();
+            let client = reqwest::Client::new();
+            let answer = client.get(url).header("authorization", token).send().await.unwrap();
+            let status = answer.status();
+            (status, Body::from(answer.bytes().await.unwrap()))
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(forward)).await });
+    format!("http://{address}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_through_a_proxy_that_decodes_addresses_says_what_it_lacks() {
+    let process = Process::start(&[]);
+    process.write("letter", "hello").await;
+    process.write("team%2Fplan", "plan").await;
+    let files = TempDir::new().unwrap();
+    let proxy = decoding(process.url.clone()).await;
+    let ended = run(&["backup", &path(&files, "all.tar.zst"), "--server", &proxy]).await;
+    let ended = ended.says(1, "\"team/plan\": it is in the list, but the server answers that there is none");
+    assert!(ended.stderr.contains("documents in the backup: 1 "), "{}", ended.stderr);
+    assert!(ended.stderr.contains("not in it, for the reasons above: 1"), "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_looks_into_a_folder_leaves_it_as_it_is() {
+    let mut process = Process::start(&["--version-every", "1"]);
+    process.has_a_letter().await;
+    // More than a document at rest has without a snapshot.
+    for _ in 0..40 {
+        process.write("letter", "more ").await;
+    }
+    process.child.0.kill().unwrap();
+    process.child.0.wait().unwrap();
+    let folder = process.server.stop().await;
+    let data = folder.path().to_str().unwrap();
+    let stored = || {
+        let database = Connection::open(folder.path().join("quire.db")).unwrap();
+        ["log", "segment"].map(|table| {
+            let count = format!("SELECT count(*) FROM {table}");
+            database.query_row(&count, [], |row| row.get::<_, i64>(0)).unwrap()
+        })
+    };
+    let was = stored();
+    assert!(was[0] >= 40 && was[1] == 2, "{was:?}");
+    run(&["export", "letter", "--data", data]).await.good();
+    run(&["versions", "letter", "--data", data]).await.good();
+    run(&["list", "--data", data]).await.good();
+    assert_eq!(stored(), was);
 }
 
 #[tokio::test(flavor = "multi_thread")]
