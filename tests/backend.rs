@@ -637,6 +637,42 @@ mod embedded {
     }
 
     #[tokio::test]
+    async fn what_cannot_be_written_neither_holds_up_the_queue_nor_is_counted() {
+        let folder = TempDir::new().unwrap();
+        let backend = folder.open().await;
+        let database = rusqlite::Connection::open(folder.path().join("quire.db")).unwrap();
+        let refusing = |table: &str| {
+            let refuse = format!(
+                "CREATE TRIGGER full BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'no space'); END"
+            );
+            database.execute_batch(&refuse).unwrap();
+        };
+        let exchange = |id: String| {
+            let add = vec![Notification { body: text(&id), id, tries: 0 }];
+            backend.exchange(Exchange { add, most: 100, ..Exchange::default() })
+        };
+        let (essay, poem) = (name("essay"), name("poem"));
+        refusing("log");
+        for round in 1..=10 {
+            let appends = (backend.append(&essay, text("1")), backend.append(&poem, text("1")));
+            let (essay, exchanged, poem) = tokio::join!(appends.0, exchange(format!("a{round}")), appends.1);
+            assert!(essay.is_err() && poem.is_err(), "{essay:?}, {poem:?}");
+            assert_eq!(exchanged.unwrap().waiting, round);
+        }
+        database.execute_batch("DROP TRIGGER full").unwrap();
+        refusing("notification");
+        for round in 1..=10 {
+            let (appended, exchanged) =
+                tokio::join!(backend.append(&essay, text(round)), exchange(format!("b{round}")));
+            appended.unwrap();
+            exchanged.unwrap_err();
+        }
+        database.execute_batch("DROP TRIGGER full").unwrap();
+        assert_eq!(texts(&load(&*backend, "essay").await).len(), 10);
+        assert_eq!(exchange("c".to_owned()).await.unwrap().waiting, 11);
+    }
+
+    #[tokio::test]
     async fn a_new_folder_is_for_nobody_else() {
         let parent = TempDir::new().unwrap();
         let folder = parent.path().join("new/data");

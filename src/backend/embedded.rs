@@ -133,7 +133,7 @@ impl Embedded {
 
         let (requests, waiting) = mpsc::channel(MAX_GROUP_REQUESTS);
         let (ended, writing) = watch::channel(());
-        let writer = Writer { connection, lock, ended };
+        let writer = Writer { connection, lock, waiting: None, ended };
         thread::Builder::new().name("quire-writer".into()).spawn(|| writer.run(waiting))?;
         let readers = Arc::new(Readers::new(path));
         Ok(Self { requests, readers, writing, followers: Arc::default(), users: Arc::default() })
