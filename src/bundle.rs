@@ -206,6 +206,7 @@ fn now() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::embedded::Embedded;
 
     #[test]
     fn a_bundle_comes_back_and_a_damaged_one_says_so() {
@@ -234,5 +235,28 @@ mod tests {
         assert!(record.whole().await.unwrap_err().contains("record 1 of its log"));
         let history = Bundle { history: vec![("no".into(), "history".into())], ..Bundle::default() };
         assert!(history.whole().await.unwrap_err().contains("version 1 of its history"));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_others_write_while_it_is_put_stays() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let backend = Embedded::open(folder.path()).unwrap();
+        let name = DocumentName::new("letter").unwrap();
+        let history = (0..50).map(|number| (format!("about {number}").into(), "data".into())).collect();
+        let bundle = Bundle { history, ..Bundle::default() };
+        let first = Bundle::first("whole".into());
+        backend.append(&name, first.clone()).await.unwrap();
+        let others: Vec<Bytes> = (0..20).map(|number| format!("other {number}").into()).collect();
+        let writing = async {
+            for other in &others {
+                backend.append(&name, other.clone()).await.unwrap();
+            }
+        };
+        let (put, ()) = tokio::join!(bundle.put(&backend, &name, &first), writing);
+        put.unwrap();
+        let log: Vec<_> =
+            backend.load(&name).await.unwrap().log.into_iter().map(|(_, record)| record).collect();
+        assert!(others.iter().chain([&first]).all(|record| log.contains(record)), "{log:?}");
+        assert_eq!(backend.segments(&name).await.unwrap().len(), 50);
     }
 }

@@ -552,9 +552,10 @@ async fn a_document_is_replaced_to_the_end_by_who_goes_away_or_comes_at_the_same
     let process = Process::start(&[]);
     process.write("other", &"something else ".repeat(1 << 16)).await;
     let request = replacing(&process, "other", "letter").await;
+    process.write("letter", "hello").await;
+    let updates = "/api/documents/letter/updates";
     let mut last = Vec::new();
     for round in 0..20 {
-        process.write("letter", "hello").await;
         last.clear();
         for _ in 0..3 {
             let mut socket = TcpStream::connect(&process.server.address).await.unwrap();
@@ -565,10 +566,11 @@ async fn a_document_is_replaced_to_the_end_by_who_goes_away_or_comes_at_the_same
         if round < 19 {
             last.clear();
         }
-        // Whatever they have begun is done by then, or goes on.
         sleep(Duration::from_millis(300)).await;
+        // It is away for a moment at most.
         let start = Instant::now();
-        while process.text_of("letter").await.is_none() {
+        while process.server.post(updates, &as_root(), &insertion(&new_doc(), 0, "hello")).await.status != 204
+        {
             assert!(start.elapsed() < PATIENCE, "round {round}: it is gone");
             sleep(Duration::from_millis(20)).await;
         }
@@ -581,7 +583,40 @@ async fn a_document_is_replaced_to_the_end_by_who_goes_away_or_comes_at_the_same
     }
     assert!(statuses.contains(&"201".to_owned()), "{statuses:?}");
     assert!(statuses.iter().all(|status| status == "201" || status == "409"), "{statuses:?}");
-    assert!(process.text_of("letter").await.unwrap().starts_with("something else"));
+    assert!(process.text_of("letter").await.unwrap().contains("something else"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_is_replaced_while_people_of_another_node_write_it() {
+    let redis = RedisServer::start();
+    let nodes = [(); 2].map(|()| Process::start(&["--redis", &redis.url()]));
+    let [process, other] = nodes.map(Arc::new);
+    process.write("other", "something else").await;
+    process.write("letter", "hello").await;
+    let request = replacing(&process, "other", "letter").await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writing = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            while !stop.load(Ordering::Relaxed) {
+                let update = insertion(&new_doc(), 0, "and more ");
+                // It is refused while there is no document.
+                other.server.post("/api/documents/letter/updates", &as_root(), &update).await;
+            }
+        }
+    });
+    for round in 0..10 {
+        let mut socket = TcpStream::connect(&process.server.address).await.unwrap();
+        socket.write_all(&request).await.unwrap();
+        let mut answer = String::new();
+        timeout(PATIENCE, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 201 "), "round {round}: {answer}");
+        let text = process.text_of("letter").await.unwrap();
+        assert!(text.contains("something else"), "round {round}: {text}");
+        assert!(!text.contains("hello"), "round {round}: {text}");
+    }
+    stop.store(true, Ordering::Relaxed);
+    writing.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
