@@ -340,9 +340,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Takes a deleted document back as it was. Answers whether there was one that could be.
     fn undelete(&self, name: &DocumentName) -> Answer<bool>;
 
-    /// Begins the name of a deleted document anew: it has nothing, and the old one cannot be taken back any more.
-    /// Answers whether the name was one of a deleted document; otherwise nothing changes.
-    fn create(&self, name: &DocumentName) -> Answer<bool>;
+    /// Begins the name of a deleted document anew, in one step: it has nothing but `first`, and the old one cannot be
+    /// taken back any more. Answers whether the name was one of a deleted document; otherwise nothing changes.
+    fn create(&self, name: &DocumentName, first: Option<Bytes>) -> Answer<bool>;
 
     /// Changes the queue of notifications, and hands over what is due.
     fn exchange(&self, exchange: Exchange) -> Answer<Exchanged>;

@@ -141,29 +141,43 @@ impl Bundle {
         }
     }
 
-    /// Puts the document where there is nothing, and where nobody has it open who would not be told. `whole` is what
-    /// [`Self::whole`] has answered. Its versions get new ids.
+    /// The record with which it is put: all of the content, in one step. What fails later leaves a document without its
+    /// history, never one without its text. `whole` is what [`Self::whole`] has answered.
+    pub fn first(whole: Bytes) -> Bytes {
+        Record { time: now(), updates: vec![Authored { update: whole, user: None }] }.write()
+    }
+
+    /// Puts the rest behind its [`Self::first`] record, where nobody has the document open on this node, who would not
+    /// be told. Its versions get new ids. What others write meanwhile stays.
     pub async fn put(
         self,
         backend: &dyn Backend,
         name: &DocumentName,
-        whole: Bytes,
+        first: &Bytes,
     ) -> Result<(), BackendError> {
-        let first = Record { time: now(), updates: vec![Authored { update: whole, user: None }] };
-        // All of the content, in one step: what fails later leaves a document without its history, never one without
-        // its text.
-        let mut through = backend.append(name, first.write()).await?.position;
-        let mut segments = Vec::new();
         let place = Record { time: now(), updates: Vec::new() }.write();
+        // Behind the first record, and where each segment is.
+        let mut through = backend.append(name, place.clone()).await?.position;
+        let mut segments = Vec::new();
         for (about, data) in self.history {
             through = backend.append(name, place.clone()).await?.position;
             segments.push(Segment { through, about, data });
         }
+        let put = backend.load(name).await?;
+        let is_alone =
+            put.snapshot.is_none() && put.log.iter().all(|(_, record)| record == first || *record == place);
         for record in self.log {
             backend.append(name, record).await?;
         }
         for update in self.set_aside {
             backend.set_aside(name, update, SET_ASIDE.to_owned()).await?;
+        }
+        if !is_alone {
+            // A snapshot would take away what others wrote, from another node; the first record stays in its place.
+            for segment in segments {
+                backend.replace_segments(name, Vec::new(), segment).await?;
+            }
+            return Ok(());
         }
         let newest = segments.pop();
         for segment in segments {
@@ -192,6 +206,7 @@ fn now() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::embedded::Embedded;
 
     #[test]
     fn a_bundle_comes_back_and_a_damaged_one_says_so() {
@@ -220,5 +235,28 @@ mod tests {
         assert!(record.whole().await.unwrap_err().contains("record 1 of its log"));
         let history = Bundle { history: vec![("no".into(), "history".into())], ..Bundle::default() };
         assert!(history.whole().await.unwrap_err().contains("version 1 of its history"));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_others_write_while_it_is_put_stays() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let backend = Embedded::open(folder.path()).unwrap();
+        let name = DocumentName::new("letter").unwrap();
+        let history = (0..50).map(|number| (format!("about {number}").into(), "data".into())).collect();
+        let bundle = Bundle { history, ..Bundle::default() };
+        let first = Bundle::first("whole".into());
+        backend.append(&name, first.clone()).await.unwrap();
+        let others: Vec<Bytes> = (0..20).map(|number| format!("other {number}").into()).collect();
+        let writing = async {
+            for other in &others {
+                backend.append(&name, other.clone()).await.unwrap();
+            }
+        };
+        let (put, ()) = tokio::join!(bundle.put(&backend, &name, &first), writing);
+        put.unwrap();
+        let log: Vec<_> =
+            backend.load(&name).await.unwrap().log.into_iter().map(|(_, record)| record).collect();
+        assert!(others.iter().chain([&first]).all(|record| log.contains(record)), "{log:?}");
+        assert_eq!(backend.segments(&name).await.unwrap().len(), 50);
     }
 }

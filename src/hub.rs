@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::future::join_all;
 use tokio::{runtime::Handle, time::timeout};
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tracing::{Instrument, error, info, info_span, warn};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -151,22 +151,12 @@ impl Hub {
         }
     }
 
-    /// Keeps a document closed on this node until what is answered is dropped. Where it is open, what is in it is saved
-    /// first. None, where it is kept closed already.
-    pub async fn keep_closed(&self, name: &DocumentName) -> Option<KeptClosed> {
-        let open = {
-            let mut documents = self.lock();
-            if !documents.kept_closed.insert(name.clone()) {
-                return None;
-            }
-            documents.open.get(name).cloned()
-        };
-        let kept = KeptClosed { hub: self.clone(), name: name.clone() };
-        if let Some(handle) = open {
-            handle.stop().await;
-            handle.closed().await;
-        }
-        Some(kept)
+    /// Keeps a document from being opened on this node until what is answered is dropped; the node does not stop before
+    /// that. None, where it is kept closed already.
+    pub fn keep_closed(&self, name: &DocumentName) -> Option<KeptClosed> {
+        let is_first = self.lock().kept_closed.insert(name.clone());
+        let (hub, name, _under_way) = (self.clone(), name.clone(), self.0.actors.token());
+        is_first.then(|| KeptClosed { hub, name, _under_way })
     }
 
     /// How many documents are open.
@@ -255,6 +245,18 @@ impl Documents {
 pub struct KeptClosed {
     hub: Hub,
     name: DocumentName,
+    _under_way: TaskTrackerToken,
+}
+
+impl KeptClosed {
+    /// Closes the document where it is open still; what is in it is saved first.
+    pub async fn close(&self) {
+        let open = self.hub.lock().open.get(&self.name).cloned();
+        if let Some(handle) = open {
+            handle.stop().await;
+            handle.closed().await;
+        }
+    }
 }
 
 impl Drop for KeptClosed {

@@ -431,7 +431,8 @@ impl Saver {
     }
 
     fn compact(&mut self, document: &Document) -> Result<(), UpdateError> {
-        if self.compaction.is_some() {
+        let only_looks = self.history.as_ref().is_some_and(|history| history.only_looks);
+        if only_looks || self.compaction.is_some() {
             return Ok(());
         }
         let (update, fingerprint) = document.snapshot()?;

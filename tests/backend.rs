@@ -310,13 +310,13 @@ async fn a_deleted_document_stays_deleted_and_comes_back_as_it_was(store: &impl 
     assert!(append(&*backend, "essay", "3").await > last);
     assert_eq!(texts(&load(&*backend, "essay").await), ["snapshot", "2", "3"]);
     assert!(!backend.undelete(&essay).await.unwrap(), "it is there");
-    assert!(!backend.create(&essay).await.unwrap(), "it is there");
+    assert!(!backend.create(&essay, None).await.unwrap(), "it is there");
     assert_eq!(texts(&load(&*backend, "poem").await), ["untouched"]);
 
     let unknown = name("unknown");
     assert!(!backend.delete(&unknown, KEPT).await.unwrap());
     assert!(!backend.undelete(&unknown).await.unwrap());
-    assert!(!backend.create(&unknown).await.unwrap());
+    assert!(!backend.create(&unknown, None).await.unwrap());
     assert_eq!(backend.load(&unknown).await, Ok(Stored::default()));
 }
 
@@ -331,7 +331,7 @@ async fn a_name_that_is_begun_anew_has_nothing(store: &impl Store) {
         last = append(&*backend, "essay", "2").await;
         backend.set_aside(&essay, text("bad"), "it broke the engine".to_owned()).await.unwrap();
         assert!(backend.delete(&essay, KEPT).await.unwrap());
-        assert!(backend.create(&essay).await.unwrap());
+        assert!(backend.create(&essay, None).await.unwrap());
         assert_eq!(load(&*backend, "essay").await, Stored::default());
         assert!(!backend.undelete(&essay).await.unwrap(), "there is a new one");
         // Made of what is no more.
@@ -341,6 +341,13 @@ async fn a_name_that_is_begun_anew_has_nothing(store: &impl Store) {
     // Also where nothing was made of it yet.
     assert!(backend.delete(&essay, KEPT).await.unwrap());
     assert_eq!(backend.load(&essay).await, Err(BackendError::Deleted));
+    // Or with one record from the first moment on.
+    assert!(backend.create(&essay, Some(text("new"))).await.unwrap());
+    assert_eq!(texts(&load(&*backend, "essay").await), ["new"]);
+    assert!(!backend.create(&essay, Some(text("newer"))).await.unwrap(), "it is there");
+    append(&*backend, "essay", "2").await;
+    assert_eq!(texts(&load(&*backend, "essay").await), ["new", "2"]);
+    assert_eq!(backend.list("", "", 10).await.unwrap().len(), 1);
 }
 
 async fn who_loaded_what_was_deleted_adds_nothing_to_what_is_begun_anew(store: &impl Store) {
@@ -355,7 +362,7 @@ async fn who_loaded_what_was_deleted_adds_nothing_to_what_is_begun_anew(store: &
     backend.append(&essay, text("late")).await.unwrap_err();
     assert_eq!(backend.load(&essay).await, Err(BackendError::Deleted));
 
-    assert!(backend.create(&essay).await.unwrap());
+    assert!(backend.create(&essay, None).await.unwrap());
     for _ in 0..2 {
         backend.append(&essay, text("late")).await.unwrap_err();
         backend.compact(&essay, position, text("late"), None).await.unwrap_err();
@@ -399,7 +406,7 @@ async fn who_goes_on_appending_while_a_name_is_begun_anew_adds_nothing_to_it(sto
         });
         tokio::time::sleep(Duration::from_millis(round)).await;
         assert!(backend.delete(&essay, KEPT).await.unwrap());
-        assert!(backend.create(&essay).await.unwrap());
+        assert!(backend.create(&essay, None).await.unwrap());
         assert_eq!(appending.await.unwrap(), 20, "round {round}");
         drop(feed);
         assert_eq!(load(&*backend, "essay").await, Stored::default(), "round {round}");
@@ -627,6 +634,42 @@ mod embedded {
         wait.recv_timeout(Duration::from_secs(10)).expect("the folder is freed");
         append.await.unwrap();
         assert_eq!(texts(&load(&*folder.open().await, "essay").await), ["1"]);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_written_neither_holds_up_the_queue_nor_is_counted() {
+        let folder = TempDir::new().unwrap();
+        let backend = folder.open().await;
+        let database = rusqlite::Connection::open(folder.path().join("quire.db")).unwrap();
+        let refusing = |table: &str| {
+            let refuse = format!(
+                "CREATE TRIGGER full BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'no space'); END"
+            );
+            database.execute_batch(&refuse).unwrap();
+        };
+        let exchange = |id: String| {
+            let add = vec![Notification { body: text(&id), id, tries: 0 }];
+            backend.exchange(Exchange { add, most: 100, ..Exchange::default() })
+        };
+        let (essay, poem) = (name("essay"), name("poem"));
+        refusing("log");
+        for round in 1..=10 {
+            let appends = (backend.append(&essay, text("1")), backend.append(&poem, text("1")));
+            let (essay, exchanged, poem) = tokio::join!(appends.0, exchange(format!("a{round}")), appends.1);
+            assert!(essay.is_err() && poem.is_err(), "{essay:?}, {poem:?}");
+            assert_eq!(exchanged.unwrap().waiting, round);
+        }
+        database.execute_batch("DROP TRIGGER full").unwrap();
+        refusing("notification");
+        for round in 1..=10 {
+            let (appended, exchanged) =
+                tokio::join!(backend.append(&essay, text(round)), exchange(format!("b{round}")));
+            appended.unwrap();
+            exchanged.unwrap_err();
+        }
+        database.execute_batch("DROP TRIGGER full").unwrap();
+        assert_eq!(texts(&load(&*backend, "essay").await).len(), 10);
+        assert_eq!(exchange("c".to_owned()).await.unwrap().waiting, 11);
     }
 
     #[tokio::test]

@@ -28,7 +28,11 @@ use redis::RedisServer;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep, timeout},
+};
 
 const SECRET: &str = "a secret of more than thirty-two bytes, for tests alone";
 const JSON: &str = "Content-Type: application/json\r\n";
@@ -505,6 +509,116 @@ async fn what_is_there_stays_unless_it_is_replaced() {
     assert_eq!(other.text_of("waited-for").await.unwrap(), "here at last, finally");
 }
 
+/// A document's bundle, and the bytes of the request that puts it in the place of another document.
+async fn replacing(process: &Process, from: &str, to: &str) -> Vec<u8> {
+    let bundle = process.server.get_with(&format!("/api/documents/{from}/bundle"), &as_root()).await.body;
+    let head = format!(
+        "PUT /api/documents/{to}/bundle?replace=true HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{}Content-Length: {}\r\n\r\n",
+        as_root(),
+        bundle.len()
+    );
+    [head.as_bytes(), &bundle].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_replaced_stays_as_it_was() {
+    let process = Process::start(&[]);
+    process.has_a_letter().await;
+    process.write("other", "something else").await;
+    let was = process.history_of("letter").await;
+    let database = Connection::open(process.server.folder.path().join("quire.db")).unwrap();
+    database
+        .execute_batch("CREATE TRIGGER full BEFORE INSERT ON log BEGIN SELECT RAISE(ABORT, 'no space'); END")
+        .unwrap();
+    let request = replacing(&process, "other", "letter").await;
+    let mut socket = TcpStream::connect(&process.server.address).await.unwrap();
+    socket.write_all(&request).await.unwrap();
+    let mut answer = String::new();
+    timeout(PATIENCE, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+    assert_eq!(process.text_of("letter").await.as_deref(), Some("Dear Bob, hello and bye"));
+    assert_eq!(process.history_of("letter").await, was);
+    database.execute_batch("DROP TRIGGER full").unwrap();
+    let mut socket = TcpStream::connect(&process.server.address).await.unwrap();
+    socket.write_all(&request).await.unwrap();
+    answer.clear();
+    timeout(PATIENCE, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    assert_eq!(process.text_of("letter").await.as_deref(), Some("something else"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_is_replaced_to_the_end_by_who_goes_away_or_comes_at_the_same_time() {
+    let process = Process::start(&[]);
+    process.write("other", &"something else ".repeat(1 << 16)).await;
+    let request = replacing(&process, "other", "letter").await;
+    process.write("letter", "hello").await;
+    let updates = "/api/documents/letter/updates";
+    let mut last = Vec::new();
+    for round in 0..20 {
+        last.clear();
+        for _ in 0..3 {
+            let mut socket = TcpStream::connect(&process.server.address).await.unwrap();
+            socket.write_all(&request).await.unwrap();
+            last.push(socket);
+        }
+        sleep(Duration::from_millis(10 * round)).await;
+        if round < 19 {
+            last.clear();
+        }
+        sleep(Duration::from_millis(300)).await;
+        // It is away for a moment at most.
+        let start = Instant::now();
+        while process.server.post(updates, &as_root(), &insertion(&new_doc(), 0, "hello")).await.status != 204
+        {
+            assert!(start.elapsed() < PATIENCE, "round {round}: it is gone");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let mut statuses = Vec::new();
+    for mut socket in last {
+        let mut answer = String::new();
+        timeout(PATIENCE, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
+        statuses.push(answer[9..12].to_owned());
+    }
+    assert!(statuses.contains(&"201".to_owned()), "{statuses:?}");
+    assert!(statuses.iter().all(|status| status == "201" || status == "409"), "{statuses:?}");
+    assert!(process.text_of("letter").await.unwrap().contains("something else"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_is_replaced_while_people_of_another_node_write_it() {
+    let redis = RedisServer::start();
+    let nodes = [(); 2].map(|()| Process::start(&["--redis", &redis.url()]));
+    let [process, other] = nodes.map(Arc::new);
+    process.write("other", "something else").await;
+    process.write("letter", "hello").await;
+    let request = replacing(&process, "other", "letter").await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writing = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            while !stop.load(Ordering::Relaxed) {
+                let update = insertion(&new_doc(), 0, "and more ");
+                // It is refused while there is no document.
+                other.server.post("/api/documents/letter/updates", &as_root(), &update).await;
+            }
+        }
+    });
+    for round in 0..10 {
+        let mut socket = TcpStream::connect(&process.server.address).await.unwrap();
+        socket.write_all(&request).await.unwrap();
+        let mut answer = String::new();
+        timeout(PATIENCE, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 201 "), "round {round}: {answer}");
+        let text = process.text_of("letter").await.unwrap();
+        assert!(text.contains("something else"), "round {round}: {text}");
+        assert!(!text.contains("hello"), "round {round}: {text}");
+    }
+    stop.store(true, Ordering::Relaxed);
+    writing.await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_document_that_fails_does_not_stop_the_others() {
     let process = Process::start(&[]);
@@ -528,6 +642,65 @@ async fn one_document_that_fails_does_not_stop_the_others() {
         ended.stderr
     );
     assert_eq!(run(&["list", "--data", &new]).await.text().lines().count(), 4);
+}
+
+/// Stands before a server and decodes addresses, as proxies do that were set up by a careless hand.
+async fn decoding(server: String) -> String {
+    use axum::{body::Body, extract::Request};
+    let forward = move |request: Request| {
+        let url = format!("{server}{}", request.uri().to_string().replace("%2F", "/"));
+        async move {
+            let token = request.headers()["authorization"].clone();
+            let client = reqwest::Client::new();
+            let answer = client.get(url).header("authorization", token).send().await.unwrap();
+            let status = answer.status();
+            (status, Body::from(answer.bytes().await.unwrap()))
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(forward)).await });
+    format!("http://{address}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_through_a_proxy_that_decodes_addresses_says_what_it_lacks() {
+    let process = Process::start(&[]);
+    process.write("letter", "hello").await;
+    process.write("team%2Fplan", "plan").await;
+    let files = TempDir::new().unwrap();
+    let proxy = decoding(process.url.clone()).await;
+    let ended = run(&["backup", &path(&files, "all.tar.zst"), "--server", &proxy]).await;
+    let ended = ended.says(1, "\"team/plan\": it is in the list, but the server answers that there is none");
+    assert!(ended.stderr.contains("documents in the backup: 1 "), "{}", ended.stderr);
+    assert!(ended.stderr.contains("not in it, for the reasons above: 1"), "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_looks_into_a_folder_leaves_it_as_it_is() {
+    let mut process = Process::start(&["--version-every", "1"]);
+    process.has_a_letter().await;
+    // More than a document at rest has without a snapshot.
+    for _ in 0..40 {
+        process.write("letter", "more ").await;
+    }
+    process.child.0.kill().unwrap();
+    process.child.0.wait().unwrap();
+    let folder = process.server.stop().await;
+    let data = folder.path().to_str().unwrap();
+    let stored = || {
+        let database = Connection::open(folder.path().join("quire.db")).unwrap();
+        ["log", "segment"].map(|table| {
+            let count = format!("SELECT count(*) FROM {table}");
+            database.query_row(&count, [], |row| row.get::<_, i64>(0)).unwrap()
+        })
+    };
+    let was = stored();
+    assert!(was[0] >= 40 && was[1] == 2, "{was:?}");
+    run(&["export", "letter", "--data", data]).await.good();
+    run(&["versions", "letter", "--data", data]).await.good();
+    run(&["list", "--data", data]).await.good();
+    assert_eq!(stored(), was);
 }
 
 #[tokio::test(flavor = "multi_thread")]

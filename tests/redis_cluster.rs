@@ -146,7 +146,7 @@ async fn a_cluster_is_used_like_one_redis() {
         assert_eq!(reader.link.read(keys).await.unwrap(), before);
         assert!(writer.link.size(keys).await.unwrap().is_some_and(|size| size.bytes > 0));
         assert!(writer.link.delete(keys, kept, "it was deleted".into()).await.unwrap());
-        assert!(writer.link.create(keys).await.unwrap());
+        assert!(writer.link.create(keys, None).await.unwrap());
         assert_eq!(writer.append(keys, 1, "late").await.unwrap(), Append::OldEpoch);
     }
     until("all deletions are heard", PATIENCE, || documents.iter().all(|(keys, _)| deleted(keys) == 2)).await;

@@ -133,7 +133,7 @@ impl Embedded {
 
         let (requests, waiting) = mpsc::channel(MAX_GROUP_REQUESTS);
         let (ended, writing) = watch::channel(());
-        let writer = Writer { connection, lock, ended };
+        let writer = Writer { connection, lock, waiting: None, ended };
         thread::Builder::new().name("quire-writer".into()).spawn(|| writer.run(waiting))?;
         let readers = Arc::new(Readers::new(path));
         Ok(Self { requests, readers, writing, followers: Arc::default(), users: Arc::default() })
@@ -225,8 +225,8 @@ impl Backend for Embedded {
         Box::pin(async move { Ok(undeleted.await?.is_some()) })
     }
 
-    fn create(&self, name: &DocumentName) -> Answer<bool> {
-        let created = self.ask(name, Change::Create);
+    fn create(&self, name: &DocumentName, first: Option<Bytes>) -> Answer<bool> {
+        let created = self.ask(name, Change::Create { first });
         Box::pin(async move { Ok(created.await?.is_some()) })
     }
 

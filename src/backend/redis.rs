@@ -161,9 +161,9 @@ impl Backend for Redis {
         self.ask(|inner| async move { inner.undelete(&name).await })
     }
 
-    fn create(&self, name: &DocumentName) -> Answer<bool> {
+    fn create(&self, name: &DocumentName, first: Option<Bytes>) -> Answer<bool> {
         let name = name.clone();
-        self.ask(|inner| async move { inner.create(&name).await })
+        self.ask(|inner| async move { inner.create(&name, first).await })
     }
 
     fn exchange(&self, exchange: Exchange) -> Answer<Exchanged> {
@@ -261,6 +261,11 @@ impl Inner {
         }
     }
 
+    /// What no other record has.
+    fn stamp(&self) -> Stamp {
+        Stamp { run: self.run, number: self.written.fetch_add(1, Ordering::Relaxed) }
+    }
+
     /// Begins a log where there is none, and answers the epoch in which it is.
     async fn begin(self: &Arc<Self>, name: &DocumentName, epoch: u64) -> Result<u64, BackendError> {
         let begun = self.store.begin(&Keys::new(name), epoch).await?.ok_or(BackendError::Deleted)?;
@@ -270,7 +275,7 @@ impl Inner {
 
     async fn append(self: &Arc<Self>, name: &DocumentName, record: Bytes) -> Result<Appended, BackendError> {
         let keys = &Keys::new(name);
-        let stamp = Stamp { run: self.run, number: self.written.fetch_add(1, Ordering::Relaxed) };
+        let stamp = self.stamp();
         let large = record.len() > MAX_MESSAGE_BYTES;
         let envelope = Envelope { stamp, words: Words::Record(record) }.write();
         let message = match large {

@@ -19,6 +19,10 @@ use super::{
     source::{Source, document_path},
 };
 
+/// What is said of a document that is in the list, and not to be had.
+const NOT_REACHED: &str = "it is in the list, but the server answers that there is none: does a proxy on the way decode %2F in \
+    addresses, or is the server older than this command? Ask the server itself, without the proxy";
+
 /// Documents by what has become of them.
 #[derive(Default)]
 struct Counts {
@@ -117,10 +121,17 @@ async fn names(source: &Source) -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
+async fn is_listed(source: &Source, name: &str) -> anyhow::Result<bool> {
+    // Of all names that begin with this one, it is the first.
+    let (documents, _) = source.list(name, "").await?;
+    Ok(documents.first().is_some_and(|document| document.name == name))
+}
+
 async fn fetch(source: &Source, name: &str) -> anyhow::Result<Option<Bytes>> {
     let path = format!("{}/bundle", document_path(name));
     let answer = source.ask(Method::GET, &path, Bytes::new()).await?;
     match answer.status {
+        StatusCode::NOT_FOUND if is_listed(source, name).await? => bail!(NOT_REACHED),
         StatusCode::NOT_FOUND => Ok(None),
         _ => answer.good().map(Some),
     }

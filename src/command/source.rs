@@ -18,7 +18,7 @@ use hyper_util::service::TowerToHyperService;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use quire::{
     Server,
-    config::{self, Config},
+    config::{self, Config, History},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -87,7 +87,9 @@ impl Source {
                     data.display()
                 );
             }
-            let server = Server::new(&Config { data, ..Config::default() }).map_err(for_folder)?;
+            // How much is kept of what was is for the server to say, which has its settings.
+            let history = History { only_looks: true, ..History::default() };
+            let server = Server::new(&Config { data, history, ..Config::default() }).map_err(for_folder)?;
             let router = TowerToHyperService::new(server.router());
             return Ok(Self::Folder { server, router });
         };

@@ -21,10 +21,20 @@ pub struct History {
     /// How much a document's history may take in the store; then its older half becomes one version
     #[arg(id = "max-history", long = "max-history", env = "QUIRE_MAX_HISTORY", value_name = "BYTES", default_value = "64MiB", value_parser = bytes)]
     pub bytes: usize,
+    /// Who only looks at what is stored leaves it as it is, so that a document at rest gets neither a snapshot nor a
+    /// version.
+    #[arg(skip)]
+    pub only_looks: bool,
 }
 
 impl Default for History {
     fn default() -> Self {
-        Self { off: false, pause: Duration::from_secs(120), every: Duration::from_secs(600), bytes: 64 << 20 }
+        Self {
+            off: false,
+            pause: Duration::from_secs(120),
+            every: Duration::from_secs(600),
+            bytes: 64 << 20,
+            only_looks: false,
+        }
     }
 }

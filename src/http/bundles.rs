@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
-use tracing::info;
+use tracing::{Instrument, info, warn};
 use utoipa::IntoParams;
 
 use super::{
@@ -22,12 +22,16 @@ use super::{
 use crate::{
     backend::BackendError,
     bundle::{Bundle, is_nothing},
+    hub::KeptClosed,
     level::Level,
     name::DocumentName,
 };
 
 /// The most bytes of a bundle: a document as large as any, and a history beside it.
 const MAX_BUNDLE_BYTES: usize = 1 << 30;
+
+/// How long a document that gives way can be taken back, should the server die before there is another in its place.
+const KEPT_MEANWHILE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What becomes of a document that is here.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -106,21 +110,63 @@ pub(crate) async fn put(
     };
     let bundle = Bundle::read(&body).map_err(|error| unfit(error.to_string()))?;
     let whole = bundle.whole().await.map_err(unfit)?;
-    if replace {
-        shared.backend.delete(&name, Duration::ZERO).await.map_err(refused)?;
-        shared.hub.let_go(&name).await;
-    }
-    // Whoever has it open on this node, empty as it is, would not hear what is put beside them.
-    let Some(_kept_closed) = shared.hub.keep_closed(&name).await else {
+    // Whoever has it open on this node would not hear what is put beside them; and nobody else replaces it now.
+    let Some(kept_closed) = shared.hub.keep_closed(&name) else {
         return Err(Problem::new(StatusCode::CONFLICT, "the document is being restored already"));
     };
-    if replace {
-        shared.backend.create(&name).await.map_err(refused)?;
+    let put = async move {
+        let first = Bundle::first(whole);
+        if replace {
+            give_way(&shared, &name, &kept_closed, &first).await?;
+        } else {
+            kept_closed.close().await;
+            require_nothing(&shared, &name).await?;
+            shared.backend.append(&name, first.clone()).await.map_err(refused)?;
+        }
+        bundle.put(&*shared.backend, &name, &first).await.map_err(refused)?;
+        info!(document = %name, replace, by = access.user(), "restored from a bundle");
+        Ok(StatusCode::CREATED)
+    };
+    // Of its own, as it goes on to its end also where who sent it goes away.
+    tokio::spawn(put.in_current_span())
+        .await
+        .unwrap_or_else(|error| Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error)))
+}
+
+/// Puts the first record of another document in the place of this one, which stays as it was where that fails.
+async fn give_way(
+    shared: &Shared,
+    name: &DocumentName,
+    kept_closed: &KeptClosed,
+    first: &Bytes,
+) -> Result<(), Problem> {
+    let was_deleted = match shared.backend.load(name).await {
+        Ok(_) => false,
+        Err(BackendError::Deleted) => true,
+        Err(error) => return Err(refused(error)),
+    };
+    let delete = || shared.backend.delete(name, KEPT_MEANWHILE);
+    let mut deleted = delete().await.map_err(refused)?;
+    shared.hub.let_go(name).await;
+    kept_closed.close().await;
+    if !deleted {
+        // What was written a moment ago is saved only now.
+        deleted = delete().await.map_err(refused)?;
     }
-    require_nothing(&shared, &name).await?;
-    bundle.put(&*shared.backend, &name, whole).await.map_err(refused)?;
-    info!(document = %name, replace, by = access.user(), "restored from a bundle");
-    Ok(StatusCode::CREATED)
+    let put = async {
+        // Where there was nothing, or another node has put something meanwhile, this comes beside it.
+        if !shared.backend.create(name, Some(first.clone())).await? {
+            shared.backend.append(name, first.clone()).await?;
+        }
+        Ok(())
+    };
+    let put: Result<(), BackendError> = put.await;
+    if put.is_err() && deleted && !was_deleted {
+        if let Err(error) = shared.backend.undelete(name).await {
+            warn!(document = %name, %error, "not replaced, and deleted: POST .../restore takes it back");
+        }
+    }
+    put.map_err(refused)
 }
 
 /// Refuses where there is such a document, or was one.

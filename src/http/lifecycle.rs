@@ -239,7 +239,7 @@ where
         }
         access.require(name, Level::Admin)?;
         check()?;
-        shared.backend.create(name).await.map_err(refused)?;
+        shared.backend.create(name, None).await.map_err(refused)?;
     }
     Err(Problem::unavailable("the document is being deleted; try again"))
 }

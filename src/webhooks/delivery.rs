@@ -32,8 +32,12 @@ use crate::{
 const MAX_WAITING: usize = 100_000;
 /// Notifications that go into the store at once.
 const MAX_ADDED: usize = 500;
-/// Notifications that are told at the same time, or wait here behind others of their document.
-const MAX_CLAIMED: usize = 8;
+/// Notifications that are told at the same time.
+const MAX_AT_ONCE: usize = 8;
+/// Notifications that are told or wait here to be: so many that nothing has to wait for the store.
+const MAX_CLAIMED: usize = 64;
+/// The least time between the starts of two exchanges: each may be a wait for the disk, which edits share.
+const EXCHANGE_SPACING: Duration = Duration::from_millis(100);
 /// How often it is looked for what is due: here, and in the store.
 const LOOK_HERE: Duration = Duration::from_millis(100);
 const LOOK_IN_STORE: Duration = Duration::from_secs(1);
@@ -55,11 +59,14 @@ pub(super) struct Delivery {
     next: Exchange,
     added: VecDeque<Notification>,
     exchange: Option<(Exchange, Answer<Exchanged>)>,
-    /// When the store is asked again, and whether it is away until then.
+    /// When the store may be told news, when it is asked again in any case, and whether it is away until then.
+    free_at: Instant,
     look_at: Instant,
     away: bool,
-    /// The documents of which something is being told, with what was claimed behind that, and when.
+    /// The documents of which something is being told or waits to be, with what is to be told, and when it was claimed.
     documents: HashMap<String, VecDeque<(Instant, Notification)>>,
+    /// Those of them of which nothing is being told.
+    ready: VecDeque<String>,
     tries: FuturesUnordered<BoxFuture<'static, Tried>>,
     claimed: usize,
     /// Whether the receiver could not be told the last time, and the log says so.
@@ -92,9 +99,11 @@ impl Delivery {
             next: Exchange::default(),
             added: VecDeque::new(),
             exchange: None,
+            free_at: Instant::now(),
             look_at: Instant::now(),
             away: false,
             documents: HashMap::new(),
+            ready: VecDeque::new(),
             tries: FuturesUnordered::new(),
             claimed: 0,
             failing: false,
@@ -103,18 +112,17 @@ impl Delivery {
 
     /// Tells what comes until it is stopped; then everything that was not told is in the store.
     pub(super) async fn run(mut self, mut events: mpsc::Receiver<Event>, stopping: CancellationToken) {
+        // What may not go into the store yet goes with the next look.
         let mut look = interval(LOOK_HERE);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.tell();
             self.start_exchange(MAX_CLAIMED.saturating_sub(self.claimed));
             tokio::select! {
                 () = stopping.cancelled() => break,
                 Some(event) = events.recv() => self.take(event),
                 exchanged = answer(&mut self.exchange) => self.exchanged(exchanged),
-                Some(tried) = self.tries.next() => {
-                    let document = self.tried(tried);
-                    self.tell_next(document);
-                }
+                Some(tried) = self.tries.next() => self.tried(tried),
                 _ = look.tick() => {
                     let due = self.pending.due(Instant::now());
                     self.add(due);
@@ -132,6 +140,10 @@ impl Delivery {
     }
 
     async fn finish(&mut self) {
+        // Of what was claimed and not begun to be told, any node can begin at once.
+        for (_, Notification { id, tries, .. }) in self.documents.drain().flat_map(|(_, waiting)| waiting) {
+            self.next.again.push(Again { id, tries, after: Duration::ZERO });
+        }
         let begun = async {
             while let Some(tried) = self.tries.next().await {
                 self.tried(tried);
@@ -183,10 +195,12 @@ impl Delivery {
 
     /// Asks the store, if there is a reason to.
     fn start_exchange(&mut self, claim: usize) {
-        let is_time = Instant::now() >= self.look_at;
-        if self.exchange.is_some() || !(is_time || (self.has_news() && !self.away)) {
+        let now = Instant::now();
+        let is_time = now >= self.look_at || (now >= self.free_at && self.has_news() && !self.away);
+        if self.exchange.is_some() || !is_time {
             return;
         }
+        self.free_at = now + EXCHANGE_SPACING;
         let add = self.added.drain(..self.added.len().min(MAX_ADDED)).collect();
         let exchange = Exchange { add, most: MAX_WAITING, claim, ..mem::take(&mut self.next) };
         let answer = self.backend.exchange(exchange.clone());
@@ -214,13 +228,22 @@ impl Delivery {
         }
     }
 
-    /// Tells a notification, behind those of its document.
+    /// Puts a notification behind those of its document.
     fn claim(&mut self, notification: Notification) {
         self.claimed += 1;
         let document = document_of(&notification.body).unwrap_or_default();
-        let is_being_told = self.documents.contains_key(&document);
-        self.documents.entry(document.clone()).or_default().push_back((Instant::now(), notification));
-        if !is_being_told {
+        let waiting = self.documents.entry(document.clone()).or_insert_with(|| {
+            self.ready.push_back(document);
+            VecDeque::new()
+        });
+        waiting.push_back((Instant::now(), notification));
+    }
+
+    /// Tells as much as may be told at the same time.
+    fn tell(&mut self) {
+        while self.tries.len() < MAX_AT_ONCE
+            && let Some(document) = self.ready.pop_front()
+        {
             self.tell_next(document);
         }
     }
@@ -244,8 +267,8 @@ impl Delivery {
         self.documents.remove(&document);
     }
 
-    /// Notes what came of telling a notification, and answers of which document it told.
-    fn tried(&mut self, Tried { document, notification, result }: Tried) -> String {
+    /// Notes what came of telling a notification.
+    fn tried(&mut self, Tried { document, notification, result }: Tried) {
         self.claimed -= 1;
         let Notification { id, tries, .. } = notification;
         let tries = tries + 1;
@@ -276,7 +299,7 @@ impl Delivery {
             Some(after) => self.next.again.push(Again { id, tries, after }),
             None => self.next.remove.push(id),
         }
-        document
+        self.ready.push_back(document);
     }
 }
 

@@ -202,7 +202,7 @@ impl Backend for Disk {
         self.write(|_| false)
     }
 
-    fn create(&self, _: &DocumentName) -> Answer<bool> {
+    fn create(&self, _: &DocumentName, _: Option<Bytes>) -> Answer<bool> {
         self.write(|_| false)
     }
 

@@ -379,7 +379,7 @@ impl Store for Link {
         self.ask(|_| false)
     }
 
-    fn create(&self, _: &Keys) -> Answer<bool> {
+    fn create(&self, _: &Keys, _: Option<Bytes>) -> Answer<bool> {
         self.ask(|_| false)
     }
 

@@ -71,14 +71,15 @@ pub(super) fn undelete(database: &Connection, row: Option<Row>) -> rusqlite::Res
     }
 }
 
-/// Begins the name of a deleted document anew; answers whether it was one.
-pub(super) fn create(database: &Connection, row: Option<Row>) -> rusqlite::Result<bool> {
-    let Some(Row { id, generation, deleted: Some(_), .. }) = row else { return Ok(false) };
+/// Begins the name of a deleted document anew; nothing where it is not one.
+pub(super) fn create(database: &Connection, row: Option<Row>) -> rusqlite::Result<Option<Row>> {
+    let Some(Row { id, generation, deleted: Some(_), .. }) = row else { return Ok(None) };
+    let begun = Row { id, generation: generation + 1, deleted: None, changed: 0 };
     remove_content(database, id)?;
     database
         .prepare_cached("UPDATE document SET deleted = NULL, generation = ?2, changed = 0 WHERE id = ?1")?
-        .execute([id, generation + 1])?;
-    Ok(true)
+        .execute([id, begun.generation])?;
+    Ok(Some(begun))
 }
 
 /// Notes that something was appended now, to the second, so that a document in use does not cost a write each time.

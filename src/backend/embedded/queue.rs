@@ -8,11 +8,19 @@ use rusqlite::Connection;
 use super::lifecycle::now;
 use crate::backend::{Again, CLAIMED_FOR, Exchange, Exchanged, Notification};
 
-/// Changes the queue, and takes out what is due.
-pub(super) fn exchange(database: &Connection, exchange: &Exchange) -> rusqlite::Result<Exchanged> {
+/// Changes the queue, and takes out what is due. `known` is how many are in it, which takes a while to count.
+pub(super) fn exchange(
+    database: &Connection,
+    exchange: &Exchange,
+    known: &mut Option<usize>,
+) -> rusqlite::Result<Exchanged> {
     let Exchange { add, most, remove, again, claim } = exchange;
+    let mut waiting = match *known {
+        Some(waiting) => waiting,
+        None => count(database)?,
+    };
     for id in remove {
-        database.prepare_cached("DELETE FROM notification WHERE id = ?1")?.execute([id])?;
+        waiting -= database.prepare_cached("DELETE FROM notification WHERE id = ?1")?.execute([id])?;
     }
     for Again { id, tries, after } in again {
         database.prepare_cached("UPDATE notification SET due = ?2, tries = ?3 WHERE id = ?1")?.execute((
@@ -21,28 +29,30 @@ pub(super) fn exchange(database: &Connection, exchange: &Exchange) -> rusqlite::
             tries,
         ))?;
     }
-    let dropped = self::add(database, add, *most)?;
+    let dropped = self::add(database, add, *most, &mut waiting)?;
     let claimed = self::claim(database, *claim)?;
-    Ok(Exchanged { dropped, claimed, waiting: count(database)? })
+    *known = Some(waiting);
+    Ok(Exchanged { dropped, claimed, waiting })
 }
 
 /// Answers how many there was no space for.
-fn add(database: &Connection, add: &[Notification], most: usize) -> rusqlite::Result<usize> {
-    if add.is_empty() {
-        return Ok(0);
-    }
-    let mut space = most.saturating_sub(count(database)?);
+fn add(
+    database: &Connection,
+    add: &[Notification],
+    most: usize,
+    waiting: &mut usize,
+) -> rusqlite::Result<usize> {
     let mut dropped = 0;
     let mut is_there = database.prepare_cached("SELECT EXISTS (SELECT 1 FROM notification WHERE id = ?1)")?;
     for Notification { id, body, tries } in add {
         if is_there.query_row([id], |row| row.get(0))? {
             continue;
         }
-        if space == 0 {
+        if *waiting >= most {
             dropped += 1;
             continue;
         }
-        space -= 1;
+        *waiting += 1;
         database
             .prepare_cached("INSERT INTO notification (id, due, tries, body) VALUES (?1, ?2, ?3, ?4)")?
             .execute((id, now(), tries, &**body))?;

@@ -61,13 +61,15 @@ pub(super) enum Change {
     SetAside { update: Bytes, reason: String },
     Delete { keep_for: Duration },
     Undelete,
-    Create,
+    Create { first: Option<Bytes> },
 }
 
 /// The thread that writes.
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) lock: File,
+    /// How many notifications are in the queue, once they were counted.
+    pub(super) waiting: Option<usize>,
     pub(super) ended: watch::Sender<()>,
 }
 
@@ -79,14 +81,8 @@ impl Writer {
             let start = Instant::now();
             let mut exchanges = Vec::new();
             let group = gather(first, &mut requests, &mut exchanges);
-            if !group.is_empty() {
-                self.write(group);
-            }
-            // After what people wait for.
-            for (exchange, done) in exchanges {
-                let exchanged = self.change(|database| queue::exchange(database, &exchange));
-                // An error: nobody waits for the answer any more.
-                let _ = done.send(exchanged.map_err(store_error));
+            if !group.is_empty() || !exchanges.is_empty() {
+                self.write(group, exchanges);
             }
             if expire_at <= start {
                 expire_at = self.expire();
@@ -105,33 +101,57 @@ impl Writer {
         drop(self.ended);
     }
 
-    /// Writes a group and answers everybody in it.
-    fn write(&mut self, mut group: Vec<Write>) {
-        match self.commit(&group) {
-            Ok(written) => group.into_iter().zip(written).for_each(|(write, written)| write.answer(written)),
+    /// Writes a group, and the exchanges with it, and answers everybody in it.
+    fn write(&mut self, mut group: Vec<Write>, exchanges: Vec<Asked>) {
+        match self.commit(&group, &exchanges) {
+            Ok((written, exchanged)) => {
+                group.into_iter().zip(written).for_each(|(write, written)| write.answer(written));
+                exchanges.into_iter().zip(exchanged).for_each(|((_, done), exchanged)| {
+                    // An error: nobody waits for the answer any more.
+                    let _ = done.send(Ok(exchanged));
+                });
+            }
+            Err(error) if !group.is_empty() && !exchanges.is_empty() && !stops_everybody(&error) => {
+                self.write(group, Vec::new());
+                self.write(Vec::new(), exchanges);
+            }
             // What fails for one document is not an error for another: halving finds it in few commits.
             Err(error) if group.len() > 1 && !stops_everybody(&error) => {
                 let later = group.split_off(group.len() / 2);
-                self.write(group);
-                self.write(later);
+                self.write(group, Vec::new());
+                self.write(later, Vec::new());
             }
             Err(error) => {
                 let error = store_error(error);
                 group.into_iter().for_each(|write| write.answer(Err(error.clone())));
+                exchanges.into_iter().for_each(|(_, done)| {
+                    let _ = done.send(Err(error.clone()));
+                });
             }
         }
     }
 
     /// All of the group or nothing, durable when it returns.
-    fn commit(&mut self, group: &[Write]) -> rusqlite::Result<Vec<Written>> {
-        self.change(|database| {
+    fn commit(
+        &mut self,
+        group: &[Write],
+        exchanges: &[Asked],
+    ) -> rusqlite::Result<(Vec<Written>, Vec<Exchanged>)> {
+        // Where this fails, it is counted anew.
+        let mut waiting = self.waiting.take();
+        let committed = self.change(|database| {
             let written = group.iter().map(|write| match write.apply(database) {
                 Ok(position) => Ok(Ok(position)),
                 Err(Refusal::Document(error)) => Ok(Err(error)),
                 Err(Refusal::Database(error)) => Err(error),
             });
-            written.collect()
-        })
+            let written = written.collect::<Result<_, _>>()?;
+            let exchanged =
+                exchanges.iter().map(|(exchange, _)| queue::exchange(database, exchange, &mut waiting));
+            Ok((written, exchanged.collect::<Result<_, _>>()?))
+        })?;
+        self.waiting = waiting;
+        Ok(committed)
     }
 
     fn change<T>(&mut self, change: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
@@ -185,7 +205,8 @@ impl Change {
             }
             Self::ReplaceSegments { new, .. } => new.data.len(),
             Self::SetAside { update, .. } => update.len(),
-            Self::Delete { .. } | Self::Undelete | Self::Create => 0,
+            Self::Create { first } => first.as_ref().map_or(0, Bytes::len),
+            Self::Delete { .. } | Self::Undelete => 0,
         }
     }
 }
@@ -226,7 +247,13 @@ impl Write {
             }
             Change::Delete { keep_for } => lifecycle::delete(database, found, *keep_for)?,
             Change::Undelete => lifecycle::undelete(database, found)?,
-            Change::Create => lifecycle::create(database, found)?,
+            Change::Create { first } => {
+                let begun = lifecycle::create(database, found)?;
+                if let (Some(row), Some(record)) = (begun, first) {
+                    append(database, row, record)?;
+                }
+                begun.is_some()
+            }
         };
         Ok(done.then(Position::default))
     }

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tracing::debug;
 
@@ -41,8 +42,14 @@ impl Inner {
         Ok(undeleted)
     }
 
-    pub(super) async fn create(&self, name: &DocumentName) -> Result<bool, BackendError> {
-        let created = self.store.create(&Keys::new(name)).await?;
+    pub(super) async fn create(
+        &self,
+        name: &DocumentName,
+        first: Option<Bytes>,
+    ) -> Result<bool, BackendError> {
+        let envelope =
+            first.map(|record| Envelope { stamp: self.stamp(), words: Words::Record(record) }.write());
+        let created = self.store.create(&Keys::new(name), envelope).await?;
         if created {
             self.enlist(name).await;
         }

@@ -100,9 +100,9 @@ impl Store for Link {
         answer(async move { commands.undelete(&keys).await })
     }
 
-    fn create(&self, keys: &Keys) -> Answer<bool> {
+    fn create(&self, keys: &Keys, envelope: Option<Bytes>) -> Answer<bool> {
         let (commands, keys) = (self.commands.clone(), keys.clone());
-        answer(async move { commands.create(&keys).await })
+        answer(async move { commands.create(&keys, envelope.as_deref()).await })
     }
 
     fn enlist(&self, name: &DocumentName, is_there: bool) -> Answer<()> {

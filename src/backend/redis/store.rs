@@ -222,8 +222,9 @@ pub trait Store: Send + Sync + 'static {
     /// Takes a deleted document back, if it is still kept.
     fn undelete(&self, keys: &Keys) -> Answer<bool>;
 
-    /// Begins an empty log in place of a deleted document; answers whether there was one.
-    fn create(&self, keys: &Keys) -> Answer<bool>;
+    /// Begins a log in place of a deleted document, with nothing but this entry, in one step; answers whether there was
+    /// one.
+    fn create(&self, keys: &Keys, envelope: Option<Bytes>) -> Answer<bool>;
 
     /// Adds a document to the list of all, or takes it from there.
     fn enlist(&self, name: &DocumentName, is_there: bool) -> Answer<()>;

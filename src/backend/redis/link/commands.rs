@@ -48,8 +48,7 @@ impl Commands {
         let bytes = envelope.len() + message.len();
         let log = keys.log();
         let mut call = self.scripts.append.call(&[&log], bytes);
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-        call.arg(epoch).arg(envelope).arg(keys.channel()).arg(time);
+        call.arg(epoch).arg(envelope).arg(keys.channel()).arg(now());
         // Where it is the same, Redis need not be sent it twice.
         if message != envelope {
             call.arg(message);
@@ -94,9 +93,13 @@ impl Commands {
         self.command(&keys.meta()).run(&self.scripts.undelete, &call).await
     }
 
-    pub(super) async fn create(&self, keys: &Keys) -> Result<bool, Failure> {
-        let call = self.scripts.create.call(&with_trash(keys), 0);
-        self.command(&keys.meta()).run(&self.scripts.create, &call).await
+    pub(super) async fn create(&self, keys: &Keys, envelope: Option<&[u8]>) -> Result<bool, Failure> {
+        let bytes = envelope.map_or(0, <[u8]>::len);
+        let mut call = self.scripts.create.call(&with_trash(keys), bytes);
+        if let Some(envelope) = envelope {
+            call.arg(envelope).arg(now());
+        }
+        self.line(&keys.meta(), bytes).run(&self.scripts.create, &call).await
     }
 
     pub(super) async fn enlist(&self, name: &str, is_there: bool) -> Result<(), Failure> {
@@ -310,6 +313,11 @@ impl Commands {
 /// The keys of a document, and those of what a deleted one has left.
 fn with_trash(keys: &Keys) -> Vec<String> {
     keys.all().into_iter().chain(keys.trash()).collect()
+}
+
+/// Milliseconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 fn lease_key(node: u64) -> String {

@@ -82,12 +82,14 @@ local s = redis.call('HGET', KEYS[1], 's')
 if s and s ~= '' then redis.call('PERSIST', s) end
 return 1";
 
-/// Keys: as for a deletion.
+/// Keys: as for a deletion. Arguments, where there is a first entry: the envelope, the time.
 const CREATE: &str = "
 if redis.call('HDEL', KEYS[1], 'd') == 0 then return 0 end
 empty_trash()
 for i = 2, 5 do redis.call('UNLINK', KEYS[i]) end
-redis.call('XADD', KEYS[2], redis.call('HGET', KEYS[1], 'e') .. '-*', 'i', '1')
+local id = redis.call('HGET', KEYS[1], 'e') .. '-*'
+redis.call('XADD', KEYS[2], id, 'i', '1')
+if ARGV[1] then redis.call('XADD', KEYS[2], id, 'u', ARGV[1], 't', ARGV[2]) end
 return 1";
 
 /// Keys: the meta hash, the log. Answers with nothing where there is no document: a log begins with an entry that
