@@ -152,5 +152,7 @@ fn the_ground_is_pure_and_nobody_knows_more_than_he_should() {
             assert!(!parts[*part].contains(word), "{part} knows {word:?}");
         }
     }
-    assert!(parts.values().all(|source| !source.contains(".observe(")), "return values instead of callbacks");
+    // A histogram observes, too.
+    let mut others = parts.iter().filter(|(part, _)| *part != "metrics");
+    assert!(others.all(|(_, source)| !source.contains(".observe(")), "return values instead of callbacks");
 }
