@@ -47,6 +47,7 @@ use crate::{
     protocol::{Outgoing, relay::Relayed},
     saver::{self, LoadError, Loaded, LogSize, Saver},
     state_vector::StateVector,
+    webhooks::Teller,
 };
 
 /// Messages that are taken in before everybody is told of them.
@@ -87,6 +88,21 @@ pub struct Suspect {
     pub reason: String,
 }
 
+/// What all documents of a node have in common.
+#[derive(Clone, Default)]
+pub struct Surroundings {
+    /// How long a document stays open after its last session.
+    pub idle: Duration,
+    /// How much is taken from clients.
+    pub limits: Arc<Limits>,
+    /// How histories are kept, if they are.
+    pub history: Option<Arc<History>>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Where applications are told of what is saved.
+    pub webhooks: Teller,
+}
+
 /// One open document and its sessions.
 pub struct Actor {
     name: DocumentName,
@@ -99,12 +115,7 @@ pub struct Actor {
     members: HashMap<SessionId, Member>,
     /// When the clients of sessions that were lost are no longer shown.
     lost: VecDeque<(Instant, SessionId)>,
-    /// How long a document stays open after its last session.
-    idle: Duration,
-    limits: Arc<Limits>,
-    /// How its history is kept, if it is.
-    history: Option<Arc<History>>,
-    metrics: Arc<Metrics>,
+    around: Surroundings,
     /// What the document takes of the node.
     place: Place,
     /// From when on its size may be found out again.
@@ -127,18 +138,22 @@ impl Actor {
     pub fn new(
         name: DocumentName,
         backend: Arc<dyn Backend>,
-        idle: Duration,
-        limits: Arc<Limits>,
-        history: Option<Arc<History>>,
-        metrics: Arc<Metrics>,
+        around: Surroundings,
         place: Place,
     ) -> (DocumentHandle, Self) {
         let (handle, mailbox) = DocumentHandle::new();
-        let shown = presence::Bounds { clients: limits.presences, state_bytes: limits.presence_bytes };
+        let Limits { presences, presence_bytes, .. } = *around.limits;
+        let shown = presence::Bounds { clients: presences, state_bytes: presence_bytes };
         let actor = Self {
-            saver: Saver::new(name.clone(), backend.clone(), LogSize::default(), None, metrics.clone()),
-            history,
-            metrics,
+            saver: Saver::new(
+                name.clone(),
+                backend.clone(),
+                LogSize::default(),
+                None,
+                around.metrics.clone(),
+                Teller::default(),
+            ),
+            around,
             name,
             backend,
             mailbox,
@@ -147,8 +162,6 @@ impl Actor {
             presence: Presence::new(shown),
             members: HashMap::new(),
             lost: VecDeque::new(),
-            idle,
-            limits,
             place,
             measure_at: Instant::now(),
             // A document that is only looked at leaves at once.
@@ -178,10 +191,10 @@ impl Actor {
         }
         debug!(records = log.records, bytes = log.bytes, gaps = loaded.gaps.len(), "document opened");
         self.document = loaded.document;
-        self.document.limit_bytes(self.limits.document_bytes);
+        self.document.limit_bytes(self.around.limits.document_bytes);
         self.relay = Relay::new(feed, loaded.gaps);
-        let (history, metrics) = (self.history.clone(), self.metrics.clone());
-        self.saver = Saver::new(self.name.clone(), self.backend.clone(), log, history, metrics);
+        let Surroundings { history, metrics, webhooks, .. } = self.around.clone();
+        self.saver = Saver::new(self.name.clone(), self.backend.clone(), log, history, metrics, webhooks);
         self.rest_at = Instant::now();
         self.tell_nodes([Relayed::QueryAwareness]);
         Ok(())
@@ -209,7 +222,7 @@ impl Actor {
                     }
                 }
                 count = self.mailbox.recv_many(&mut received, BATCH) => {
-                    self.metrics.looked_into_mailbox(count + self.mailbox.len());
+                    self.around.metrics.looked_into_mailbox(count + self.mailbox.len());
                     mail.extend(received.drain(..));
                     // No mail at all: not even the hub holds a handle any more.
                     let stop = count == 0 || mail.iter().any(|mail| matches!(mail, Mail::Stop));
@@ -412,7 +425,7 @@ impl Actor {
         }
         self.lost.push_back((Instant::now() + PRESENCE_GRACE, session));
         if self.members.is_empty() {
-            self.rest_at = Instant::now() + self.idle;
+            self.rest_at = Instant::now() + self.around.idle;
         }
     }
 

@@ -27,6 +27,8 @@
 //! * Who follows a document ([`Backend::follow`]) and then loads it is handed every record that another node
 //!   appends, or is told to compare where the backend cannot know that this was so. Records may come twice.
 //!   What is told ([`Backend::tell`]) is kept nowhere and may get lost. A deletion is a reason to compare.
+//! * Notifications that were taken into the queue ([`Backend::exchange`]) stay there until they are removed. Of all nodes
+//!   one gets each at a time; if it does not say within [`CLAIMED_FOR`] what came of it, any node gets it again.
 
 pub mod embedded;
 pub mod redis;
@@ -34,6 +36,7 @@ pub mod users;
 
 use std::{
     any::Any,
+    fmt,
     future::{Future, ready},
     pin::Pin,
     sync::Arc,
@@ -48,6 +51,8 @@ use crate::name::DocumentName;
 
 /// The most updates of one document that are kept aside.
 pub const MAX_SET_ASIDE: u32 = 16;
+/// For how long nobody else gets a notification that somebody has claimed.
+pub const CLAIMED_FOR: Duration = Duration::from_secs(60);
 
 /// Where a record stands in its document's log. Positions grow with every record of a document; nothing
 /// else can be told from them.
@@ -57,6 +62,12 @@ pub struct Position {
     pub epoch: u64,
     /// Grows by one with each record of an epoch.
     pub number: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "{}-{}", self.epoch, self.number)
+    }
 }
 
 /// One run of one node, as a number that no other run has.
@@ -97,6 +108,55 @@ pub struct Segment {
     pub about: Bytes,
     /// Its content.
     pub data: Bytes,
+}
+
+/// What somebody outside is to be told, and what waits for that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notification {
+    /// By which it is known; those that are due at the same time come in the order of their ids.
+    pub id: String,
+    /// What is told. A backend does not look inside.
+    pub body: Bytes,
+    /// How often it was tried in vain.
+    pub tries: u32,
+}
+
+/// What changes in the queue of notifications, in one step. Where no answer came it can be done again: then something may
+/// be handed over twice.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// What is new, due at once: the first ones, as far as there is space.
+    pub add: Vec<Notification>,
+    /// How many the queue may hold.
+    pub most: usize,
+    /// The ids of those that need not be told any more.
+    pub remove: Vec<String>,
+    /// Those that are to be tried again, if they are still there.
+    pub again: Vec<Again>,
+    /// How many of those that are due are claimed at most; those that have been due for the longest come first.
+    pub claim: usize,
+}
+
+/// When a notification is tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Again {
+    /// Its id.
+    pub id: String,
+    /// How often it was tried in vain by now.
+    pub tries: u32,
+    /// After how long it is due.
+    pub after: Duration,
+}
+
+/// What came of an [`Exchange`].
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Exchanged {
+    /// How many of the new ones were dropped, because there was no space.
+    pub dropped: usize,
+    /// What is claimed.
+    pub claimed: Vec<Notification>,
+    /// How many are in the queue, also those that are claimed.
+    pub waiting: usize,
 }
 
 /// A record that is durable now.
@@ -265,6 +325,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Begins the name of a deleted document anew: it has nothing, and the old one cannot be taken back any more.
     /// Answers whether the name was one of a deleted document; otherwise nothing changes.
     fn create(&self, name: &DocumentName) -> Answer<bool>;
+
+    /// Changes the queue of notifications, and hands over what is due.
+    fn exchange(&self, exchange: Exchange) -> Answer<Exchanged>;
 
     /// From now on hands over what other nodes append to a document, or tell.
     fn follow(&self, _name: &DocumentName) -> Feed {

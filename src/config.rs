@@ -1,10 +1,12 @@
-//! What the server is told: by flag, by `QUIRE_…` environment variable, or in a file, in that order of
+//! What the server and the commands beside it are told: by flag, by `QUIRE_…` environment variable, or in a file, in that order of
 //! precedence. Read and checked once, at the start.
 
 mod authentication;
+mod commands;
 mod history;
 mod limits;
 mod values;
+mod webhooks;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -19,8 +21,10 @@ use crate::level::Level;
 
 pub use self::{
     authentication::{Authentication, OWN_ISSUER, Secret},
+    commands::{Backup, Errand, Export, List, Restore, Source, Versions},
     history::History,
     limits::Limits,
+    webhooks::Webhooks,
 };
 
 /// The variable that holds the server's signing secret: no flag does, since everybody on a machine can see them.
@@ -62,6 +66,9 @@ pub struct Config {
     /// How documents' histories are kept.
     #[command(flatten, next_help_heading = "History")]
     pub history: History,
+    /// Whom the server tells of what happens.
+    #[command(flatten, next_help_heading = "Webhooks")]
+    pub webhooks: Webhooks,
     /// How much is taken from clients.
     #[command(flatten, next_help_heading = "Limits (0 for none)")]
     pub limits: Limits,
@@ -91,6 +98,7 @@ impl Default for Config {
             log_format: LogFormat::default(),
             authentication: Authentication::default(),
             history: History::default(),
+            webhooks: Webhooks::default(),
             limits: Limits::default(),
         }
     }
@@ -151,6 +159,8 @@ enum Command {
     Token(TokenRequest),
     /// Take over the documents of another server
     Import(ImportRequest),
+    #[command(flatten)]
+    Errand(Errand),
 }
 
 #[derive(Debug, Args)]
@@ -225,21 +235,28 @@ pub enum Task {
     Token(TokenRequest),
     /// Take over documents.
     Import(ImportRequest),
+    /// Do something with the documents of a server or a folder.
+    Errand(Errand),
 }
 
 impl Task {
     /// What this process is to do, from its arguments, its environment and the file that they name.
     pub fn from_process() -> Result<Self, ConfigError> {
         check_variables(std::env::vars_os())?;
-        let secret = std::env::var(SECRET_VARIABLE).ok().map(Secret::new);
+        let secret_in = |variable| std::env::var(variable).ok().map(Secret::new);
+        let secret = secret_in(SECRET_VARIABLE);
         let mut task = Self::read(&std::env::args_os().collect::<Vec<_>>())?;
         match &mut task {
             Self::Serve(config) => {
                 config.authentication.secret = secret;
                 config.authentication.check(config.listen, config.admin_listen)?;
+                config.webhooks.secret = secret_in(webhooks::SECRET_VARIABLE);
             }
             Self::Token(request) => request.secret = secret,
             Self::Import(_) => {}
+            Self::Errand(errand) => {
+                errand.source_mut().read_variables().map_err(ConfigError::Contradiction)?;
+            }
         }
         Ok(task)
     }
@@ -262,7 +279,7 @@ impl Cli {
     fn serve(&self) -> Option<&Serve> {
         match &self.command {
             Some(Command::Serve(serve)) => Some(serve),
-            Some(Command::Token(_) | Command::Import(_)) => None,
+            Some(Command::Token(_) | Command::Import(_) | Command::Errand(_)) => None,
             None => Some(&self.serve),
         }
     }
@@ -274,6 +291,7 @@ impl From<Cli> for Task {
             Some(Command::Serve(serve)) => Self::Serve(Box::new(serve.settings)),
             Some(Command::Token(request)) => Self::Token(request),
             Some(Command::Import(request)) => Self::Import(request),
+            Some(Command::Errand(errand)) => Self::Errand(errand),
             None => Self::Serve(Box::new(cli.serve.settings)),
         }
     }
@@ -315,7 +333,11 @@ fn settings_of(command: &clap::Command) -> Vec<String> {
 fn check_variables(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<(), ConfigError> {
     let command = Cli::command();
     let of_flags = command.get_arguments().filter_map(|argument| argument.get_env());
-    let known: Vec<_> = of_flags.chain([OsStr::new(SECRET_VARIABLE)]).collect();
+    let known: Vec<_> = of_flags
+        .chain(
+            [SECRET_VARIABLE, webhooks::SECRET_VARIABLE].iter().chain(&commands::VARIABLES).map(OsStr::new),
+        )
+        .collect();
     for (name, value) in variables {
         let Some(text) = name.to_str().filter(|name| name.starts_with("QUIRE_")) else { continue };
         // Kubernetes sets such variables where a service is called "quire".
@@ -384,6 +406,25 @@ mod tests {
     }
 
     #[test]
+    fn an_errand_is_about_a_server_or_a_folder() {
+        let errand = |arguments: &[&str]| match task(arguments) {
+            Ok(Task::Errand(errand)) => Ok(errand),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.to_string()),
+        };
+        let read = errand(&["backup", "all.tar.zst", "--server", "https://quire.example.com/docs/"]).unwrap();
+        assert_eq!(read.source().server.as_deref(), Some("https://quire.example.com/docs"));
+        let read = errand(&["restore", "-", "--replace", "--data", "there"]).unwrap();
+        assert_eq!((&read.source().server, read.source().data.clone()), (&None, Some("there".into())));
+        let error = errand(&["list", "--server", "ftp://there"]).unwrap_err();
+        assert!(error.contains("ftp://there") && error.contains("http://127.0.0.1:8080"), "{error}");
+        let error = errand(&["list", "--server", "http://there", "--data", "here"]).unwrap_err();
+        assert!(error.contains("--data") && error.contains("--server"), "{error}");
+        let error = errand(&["export", "letter", "--format", "pdf"]).unwrap_err();
+        assert!(error.contains("pdf") && error.contains("prosemirror"), "{error}");
+    }
+
+    #[test]
     fn a_bad_value_is_named_with_its_flag() {
         let error = read(&["--listen", "nowhere"]).unwrap_err().to_string();
         assert!(error.contains("nowhere") && error.contains("--listen <ADDRESS:PORT>"), "{error}");
@@ -418,6 +459,8 @@ mod tests {
         assert!(error.contains("QUIRE_LISEN=\"1\"") && error.contains("QUIRE_LISTEN"), "{error}");
         assert!(variable("QUIRE_LISTEN").is_ok());
         assert!(variable("QUIRE_SECRET").is_ok());
+        assert!(variable("QUIRE_WEBHOOK_SECRET").is_ok());
+        assert!(variable("QUIRE_SERVER").is_ok() && variable("QUIRE_TOKEN").is_ok());
         assert!(variable("QUIRE_PORT_8080_TCP").is_ok());
         assert!(variable("HOME").is_ok());
     }

@@ -255,6 +255,19 @@ async fn collapse(backend: &dyn Backend, name: &DocumentName, bound: u64) -> Res
     Ok(())
 }
 
+/// Who changed a document last, as far as that is known.
+pub async fn last_author(backend: &dyn Backend, name: &DocumentName) -> Result<Option<String>, HistoryError> {
+    let stored = backend.load(name).await?;
+    if let Some((_, newest)) = stored.log.last() {
+        let newest = Record::read(newest).map_err(unreadable)?;
+        return Ok(newest.updates.last().and_then(|authored| authored.user.as_deref()).map(str::to_owned));
+    }
+    // Of several in one version nobody knows who came last.
+    let newest = versions(backend, name).await?.pop();
+    Ok(newest
+        .and_then(|mut newest| if newest.about.users.len() == 1 { newest.about.users.pop() } else { None }))
+}
+
 /// The text of a document as it is now, with who wrote it.
 pub async fn attributed(
     backend: &dyn Backend,

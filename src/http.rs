@@ -6,6 +6,8 @@ mod api;
 mod asking;
 mod authorize;
 mod body;
+mod bundles;
+mod contents;
 mod copies;
 #[cfg(feature = "demo")]
 mod demo;
@@ -17,6 +19,7 @@ mod history;
 mod lifecycle;
 pub(crate) mod listener;
 mod listing;
+mod operations;
 mod raw;
 mod sessions;
 mod socket;
@@ -38,6 +41,7 @@ use crate::{
     drain::Drain,
     hub::Hub,
     metrics::Metrics,
+    webhooks::Teller,
 };
 
 /// How long a part of a request's body may take to come.
@@ -62,6 +66,8 @@ pub(crate) struct Shared {
     pub admission: Arc<Admission>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Where applications are told of what happens.
+    pub webhooks: Teller,
     /// The WebSockets, so that a stop can wait for their close frames.
     pub connections: TaskTracker,
     /// Whether the node empties, because it will stop.

@@ -2,7 +2,7 @@
 //! node is full, those leave that nobody is in; where there are none, no more are opened.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     mem,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
@@ -15,12 +15,10 @@ use tracing::{Instrument, error, info, info_span, warn};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
-    actor::{Actor, DocumentHandle, Stopped, Suspect},
+    actor::{Actor, DocumentHandle, Stopped, Surroundings, Suspect},
     backend::Backend,
     capacity::{Bounds, Capacity, Full},
-    config::{History, Limits},
     end::End,
-    metrics::Metrics,
     name::DocumentName,
 };
 
@@ -43,10 +41,7 @@ struct Inner {
     /// Where actors run: on threads with stacks that are large enough for yrs.
     runtime: Handle,
     actors: TaskTracker,
-    idle: Duration,
-    limits: Arc<Limits>,
-    history: Option<Arc<History>>,
-    metrics: Arc<Metrics>,
+    around: Surroundings,
     capacity: Capacity,
 }
 
@@ -59,6 +54,8 @@ struct Documents {
     refused: Option<(u64, Instant)>,
     /// What could not be saved when the node stopped.
     unsaved: Vec<DocumentName>,
+    /// Documents that are put here as a whole at the moment, and not opened meanwhile.
+    kept_closed: HashSet<DocumentName>,
     stopping: bool,
 }
 
@@ -76,6 +73,9 @@ pub enum Unopened {
     /// The node has no space, and nothing that could make some.
     #[error(transparent)]
     Full(#[from] Full),
+    /// It is put here as a whole at the moment.
+    #[error("the document is being restored; try again in a moment")]
+    KeptClosed,
 }
 
 impl Unopened {
@@ -84,34 +84,19 @@ impl Unopened {
         match self {
             Self::Stopping(Stopping) => End::Stopping,
             Self::Full(full) => End::Full(full.to_string()),
+            Self::KeptClosed => End::Reopening,
         }
     }
 }
 
 impl Hub {
     /// A hub without documents.
-    pub fn new(
-        backend: Arc<dyn Backend>,
-        runtime: Handle,
-        idle: Duration,
-        limits: Arc<Limits>,
-        history: Option<Arc<History>>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub fn new(backend: Arc<dyn Backend>, runtime: Handle, around: Surroundings) -> Self {
         let (documents, actors) = (Mutex::default(), TaskTracker::new());
+        let limits = &around.limits;
         let bounds = Bounds { documents: limits.open_documents, memory_bytes: limits.memory_bytes };
         let capacity = Capacity::new(bounds);
-        Self(Arc::new(Inner {
-            documents,
-            backend,
-            runtime,
-            actors,
-            idle,
-            limits,
-            history,
-            metrics,
-            capacity,
-        }))
+        Self(Arc::new(Inner { documents, backend, runtime, actors, around, capacity }))
     }
 
     /// The way to a document, which is opened where it is not open yet. Never waits: the document loads
@@ -121,15 +106,16 @@ impl Hub {
         if documents.stopping {
             return Err(Stopping.into());
         }
+        if documents.kept_closed.contains(name) {
+            return Err(Unopened::KeptClosed);
+        }
         if let Some(handle) = documents.open.get(name).filter(|handle| !handle.is_closed()) {
             return Ok(handle.clone());
         }
         self.make_space(&mut documents)?;
-        let Inner { backend, idle, limits, history, metrics, capacity, .. } = &*self.0;
+        let Inner { backend, around, capacity, .. } = &*self.0;
         let place = capacity.take_place(name.clone());
-        let (limits, history, metrics) = (limits.clone(), history.clone(), metrics.clone());
-        let (handle, actor) =
-            Actor::new(name.clone(), backend.clone(), *idle, limits, history, metrics, place);
+        let (handle, actor) = Actor::new(name.clone(), backend.clone(), around.clone(), place);
         documents.open.insert(name.clone(), handle.clone());
         // A document outlives the connection that opened it.
         let span = info_span!(parent: None, "document", name = %name);
@@ -162,6 +148,24 @@ impl Hub {
             // An error: it may have come back meanwhile, and stays.
             let _ = timeout(LET_GO_WITHIN, handle.closed()).await;
         }
+    }
+
+    /// Keeps a document closed on this node until what is answered is dropped. Where it is open, what is in it is saved
+    /// first. None, where it is kept closed already.
+    pub async fn keep_closed(&self, name: &DocumentName) -> Option<KeptClosed> {
+        let open = {
+            let mut documents = self.lock();
+            if !documents.kept_closed.insert(name.clone()) {
+                return None;
+            }
+            documents.open.get(name).cloned()
+        };
+        let kept = KeptClosed { hub: self.clone(), name: name.clone() };
+        if let Some(handle) = open {
+            handle.stop().await;
+            handle.closed().await;
+        }
+        Some(kept)
     }
 
     /// How many documents are open.
@@ -233,6 +237,18 @@ impl Documents {
         if let Some((refusals, _)) = self.refused.take_if(|(_, last)| last.elapsed() >= CALM) {
             info!(refusals, "documents are opened again");
         }
+    }
+}
+
+/// A document that is not opened here until this is dropped.
+pub struct KeptClosed {
+    hub: Hub,
+    name: DocumentName,
+}
+
+impl Drop for KeptClosed {
+    fn drop(&mut self) {
+        self.hub.lock().kept_closed.remove(&self.name);
     }
 }
 
@@ -338,14 +354,7 @@ mod tests {
     async fn an_update_that_breaks_the_engine_twice_is_set_aside() {
         let folder = tempfile::TempDir::new().unwrap();
         let backend: Arc<dyn Backend> = Arc::new(Embedded::open(folder.path()).unwrap());
-        let hub = Hub::new(
-            backend.clone(),
-            Handle::current(),
-            Duration::ZERO,
-            Arc::default(),
-            None,
-            Arc::default(),
-        );
+        let hub = Hub::new(backend.clone(), Handle::current(), Surroundings::default());
         for _ in 0..2 {
             let (alice, bob) = (join(&hub).await, join(&hub).await);
             alice.receive(Message::Update(hello(1))).await.unwrap();
@@ -356,14 +365,7 @@ mod tests {
             assert_eq!(text(&hub).await, hello(1));
         }
         // From now on only who sends it is turned away, on this node and after a restart.
-        let restarted = Hub::new(
-            backend.clone(),
-            Handle::current(),
-            Duration::ZERO,
-            Arc::default(),
-            None,
-            Arc::default(),
-        );
+        let restarted = Hub::new(backend.clone(), Handle::current(), Surroundings::default());
         for hub in [hub, restarted] {
             let (alice, bob) = (join(&hub).await, join(&hub).await);
             alice.receive(Message::Update(breaking_update())).await.unwrap();
@@ -382,7 +384,7 @@ mod tests {
     async fn a_panic_while_somebody_looks_costs_one_reconnect() {
         let folder = tempfile::TempDir::new().unwrap();
         let backend: Arc<dyn Backend> = Arc::new(Embedded::open(folder.path()).unwrap());
-        let hub = Hub::new(backend, Handle::current(), Duration::ZERO, Arc::default(), None, Arc::default());
+        let hub = Hub::new(backend, Handle::current(), Surroundings::default());
         let alice = join(&hub).await;
         alice.receive(Message::Update(hello(1))).await.unwrap();
         let name = DocumentName::new("letter").unwrap();

@@ -9,8 +9,8 @@
 //! 6  main
 //! 5  lib (Server)
 //! 4  http/*   connection   session
-//! 3  hub      import/*
-//! 2  actor    saver    history/*    outbox    capacity
+//! 3  hub      import/*   bundle
+//! 2  actor    saver    history/*    outbox    capacity    webhooks/*
 //! 1  backend/*   access/*   config   metrics   drain
 //! 0  name  update  state_vector  guard  presence  protocol/*  document/*  record  end  level  lib0
 //! ```
@@ -53,6 +53,7 @@
 pub mod access;
 pub mod actor;
 pub mod backend;
+pub mod bundle;
 pub mod capacity;
 pub mod config;
 pub mod connection;
@@ -76,6 +77,7 @@ pub mod saver;
 pub mod session;
 pub mod state_vector;
 pub mod update;
+pub mod webhooks;
 
 use std::{
     future::Future,
@@ -101,6 +103,7 @@ use crate::{
         origins::Origins,
         tokens::{Tokens, TokensError},
     },
+    actor::Surroundings,
     backend::{
         Backend, BackendError,
         embedded::{Embedded, OpenError},
@@ -109,12 +112,13 @@ use crate::{
             link::{ConnectError, Link},
         },
     },
-    config::{Config, Limits},
+    config::{Config, ConfigError, Limits},
     drain::Drain,
     http::admission::Admission,
     hub::Hub,
     metrics::Metrics,
     name::DocumentName,
+    webhooks::Webhooks,
 };
 
 /// yrs walks nested types recursively; a thread of the usual 2 MiB overflows on documents of honest clients.
@@ -135,6 +139,7 @@ pub struct Server {
     origins: Arc<Origins>,
     admission: Arc<Admission>,
     metrics: Arc<Metrics>,
+    webhooks: Webhooks,
     connections: TaskTracker,
     /// Whether `/metrics` is on a second port only.
     has_admin_port: bool,
@@ -159,6 +164,9 @@ pub enum StartError {
     /// A secret or a key cannot be used.
     #[error(transparent)]
     Tokens(#[from] TokensError),
+    /// Webhooks cannot be told with these settings.
+    #[error(transparent)]
+    Webhooks(#[from] ConfigError),
     /// The threads cannot be started.
     #[error("cannot start threads: {0}")]
     Threads(io::Error),
@@ -187,8 +195,15 @@ impl Server {
         let limits = Arc::new(config.limits.clone());
         let history = (!config.history.off).then(|| Arc::new(config.history.clone()));
         let metrics = Arc::<Metrics>::default();
-        let (idle, handle) = (config.idle, runtime.handle().clone());
-        let hub = Hub::new(backend.clone(), handle, idle, limits.clone(), history, metrics.clone());
+        let webhooks = Webhooks::start(&config.webhooks, backend.clone(), metrics.clone(), runtime.handle())?;
+        let around = Surroundings {
+            idle: config.idle,
+            limits: limits.clone(),
+            history,
+            metrics: metrics.clone(),
+            webhooks: webhooks.teller(),
+        };
+        let hub = Hub::new(backend.clone(), runtime.handle().clone(), around);
         let authentication = &config.authentication;
         let tokens = match authentication.is_on() {
             true => Some(Arc::new(Tokens::new(authentication, &config.data, config.redis.is_some())?)),
@@ -211,6 +226,7 @@ impl Server {
             origins,
             admission,
             metrics,
+            webhooks,
             connections,
             has_admin_port: config.admin_listen.is_some(),
             drain_within,
@@ -246,6 +262,7 @@ impl Server {
             origins: self.origins.clone(),
             admission: self.admission.clone(),
             metrics: self.metrics.clone(),
+            webhooks: self.webhooks.teller(),
             connections: connections.clone(),
             drain: drain.clone(),
         }
@@ -292,6 +309,7 @@ impl Server {
         let stop = async {
             let unsaved = self.hub.shutdown().await;
             self.connections.wait().await;
+            self.webhooks.stop().await;
             let closed = self.backend.close().await;
             match unsaved.is_empty() {
                 true => Ok(closed?),

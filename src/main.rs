@@ -1,4 +1,7 @@
-//! The `quire` command: arguments in, server up, signal, server down; or a token, or another server's documents.
+//! The `quire` command: arguments in, server up, signal, server down; or a token, another server's
+//! documents, or an errand about documents.
+
+mod command;
 
 use std::{
     io::IsTerminal,
@@ -42,6 +45,10 @@ fn main() -> ExitCode {
         Task::Serve(config) => config,
         Task::Token(request) => return print_token(request),
         Task::Import(request) => return import_documents(&request),
+        Task::Errand(errand) => {
+            log_to_stderr("warn", LogFormat::Text);
+            return command::run(errand);
+        }
     };
     log_to_stderr(&config.log, config.log_format);
     allow_many_files(&config);

@@ -63,11 +63,14 @@ pub struct Metrics {
     /// Bytes of the records that were appended to documents' logs.
     pub log_bytes: Counter,
     compactions: Family<Done, Counter>,
+    webhook_tries: Family<Done, Counter>,
+    webhooks_dropped: Counter,
+    webhooks_waiting: Gauge,
     looked_at: LookedAt,
 }
 
 /// What is not counted, but looked at when somebody asks.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Seen {
     /// The open documents.
     pub documents: usize,
@@ -109,6 +112,17 @@ struct Done {
     result: &'static str,
 }
 
+/// What came of telling somebody something once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebhookResult {
+    /// It was taken.
+    Delivered,
+    /// It is tried again.
+    Failed,
+    /// It is not tried any more.
+    GivenUp,
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
@@ -137,6 +151,7 @@ impl Default for Metrics {
         let compactions = ["done", "failed"].map(|result| Done { result });
         let compactions =
             family(r, "quire_compactions", "Snapshots that took the place of a log", compactions);
+        let tries = ["delivered", "failed", "given_up"].map(|result| Done { result });
         Self {
             sessions,
             sessions_ended: ended,
@@ -180,6 +195,22 @@ impl Default for Metrics {
             ),
             log_bytes: bytes(r, "quire_log_appended", "Records that were appended to logs"),
             compactions,
+            webhook_tries: family(
+                r,
+                "quire_webhook_tries",
+                "Webhooks that were sent, by what came of it",
+                tries,
+            ),
+            webhooks_dropped: plain(
+                r,
+                "quire_webhooks_dropped",
+                "Webhooks that were never sent, because too many waited",
+            ),
+            webhooks_waiting: plain(
+                r,
+                "quire_webhooks_waiting",
+                "Webhooks that wait in the store, of all nodes",
+            ),
             looked_at: LookedAt {
                 documents: plain(r, "quire_documents", "Open documents"),
                 document_bytes: bytes(r, "quire_document", "Memory that open documents take, as estimated"),
@@ -244,6 +275,26 @@ impl Metrics {
     /// A log was compacted, or could not be.
     pub fn compacted(&self, done: bool) {
         self.compactions.get_or_create(&Done { result: if done { "done" } else { "failed" } }).inc();
+    }
+
+    /// A webhook was sent, and this came of it.
+    pub fn webhook_tried(&self, result: WebhookResult) {
+        let result = match result {
+            WebhookResult::Delivered => "delivered",
+            WebhookResult::Failed => "failed",
+            WebhookResult::GivenUp => "given_up",
+        };
+        self.webhook_tries.get_or_create(&Done { result }).inc();
+    }
+
+    /// So many webhooks will never be sent.
+    pub fn webhooks_dropped(&self, count: usize) {
+        self.webhooks_dropped.inc_by(count as u64);
+    }
+
+    /// So many webhooks wait in the store.
+    pub fn webhooks_waiting(&self, count: usize) {
+        self.webhooks_waiting.set(count as i64);
     }
 
     /// Everything, as Prometheus reads it (OpenMetrics text).

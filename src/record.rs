@@ -153,7 +153,8 @@ pub fn read_snapshot(bytes: &[u8]) -> Result<Vec<u8>, RecordError> {
         .map_err(|error| RecordError::Damaged(error.to_string()))
 }
 
-fn write_header(format: u8, header: impl bincode::Encode) -> Vec<u8> {
+/// The bytes of a format and a header, to which the content is added.
+pub(crate) fn write_header(format: u8, header: impl bincode::Encode) -> Vec<u8> {
     let mut bytes = vec![format];
     bincode::encode_into_std_write(header, &mut bytes, config::standard())
         .expect("a header is written to memory");
@@ -161,7 +162,10 @@ fn write_header(format: u8, header: impl bincode::Encode) -> Vec<u8> {
 }
 
 /// A header and where the content begins behind it.
-fn read_header<H: bincode::Decode<()>>(format: u8, bytes: &[u8]) -> Result<(H, usize), RecordError> {
+pub(crate) fn read_header<H: bincode::Decode<()>>(
+    format: u8,
+    bytes: &[u8],
+) -> Result<(H, usize), RecordError> {
     let rest = match bytes.split_first() {
         Some((found, rest)) if *found == format => rest,
         _ => return Err(RecordError::Format(bytes.first().copied())),

@@ -4,7 +4,7 @@
 mod loading;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     mem,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -20,15 +20,19 @@ use tracing::{debug, error, info, warn};
 use self::loading::beside_actors;
 pub use self::loading::{LoadError, Loaded, load, open};
 use crate::{
-    backend::{Answer, Appended, Backend, BackendError, Position},
+    backend::{Answer, Appended, Backend, BackendError, Position, Segment},
     config::History,
     document::{Document, UpdateError, check_snapshot},
-    history,
+    history::{self, segment::About},
     metrics::Metrics,
     name::DocumentName,
     outbox::note_first_clocks,
     record::{self, Authored, Record},
     update::{ClientId, Clock},
+    webhooks::{
+        Teller,
+        event::{Version, What},
+    },
 };
 
 /// Bytes of updates that wait for the backend, beside one of any size; more are dropped, and read from the
@@ -50,6 +54,8 @@ pub struct Saver {
     /// How the document's history is kept, if it is.
     history: Option<Arc<History>>,
     metrics: Arc<Metrics>,
+    /// Where applications are told of what is saved.
+    webhooks: Teller,
     /// Noted and not given to the backend yet.
     waiting: Vec<Authored>,
     waiting_bytes: usize,
@@ -59,6 +65,8 @@ pub struct Saver {
     waiting_from: HashMap<ClientId, Clock>,
     /// Whether more waited than may: then `waiting` has not all of it, and the document is asked.
     dropped: bool,
+    /// Who made what waits, where applications are told.
+    users: BTreeSet<Arc<str>>,
     /// How often something was noted, and how much of that is saved.
     noted: u64,
     saved: u64,
@@ -90,6 +98,8 @@ struct Append {
     through: u64,
     since: Instant,
     record: Bytes,
+    /// Who made it, where applications are told.
+    users: BTreeSet<Arc<str>>,
     answer: Answer<Appended>,
     failures: u32,
 }
@@ -113,6 +123,8 @@ pub struct LogSize {
 struct Compacted {
     log: LogSize,
     document_bytes: usize,
+    /// The version that is kept with it, if one is.
+    version: Option<Version>,
 }
 
 impl Saver {
@@ -123,6 +135,7 @@ impl Saver {
         log: LogSize,
         history: Option<Arc<History>>,
         metrics: Arc<Metrics>,
+        webhooks: Teller,
     ) -> Self {
         let every = history.as_ref().map(|history| history.every).unwrap_or_default();
         let age =
@@ -130,6 +143,7 @@ impl Saver {
         Self {
             history,
             metrics,
+            webhooks,
             name,
             backend,
             waiting: Vec::new(),
@@ -137,6 +151,7 @@ impl Saver {
             waiting_bytes: 0,
             waiting_from: HashMap::new(),
             dropped: false,
+            users: BTreeSet::new(),
             noted: 0,
             saved: 0,
             append: None,
@@ -163,6 +178,9 @@ impl Saver {
         self.waiting_since.get_or_insert_with(Instant::now);
         note_first_clocks(&mut self.waiting_from, adds);
         self.waiting_bytes += update.len();
+        if self.webhooks.is_heard() {
+            self.users.extend(user.clone());
+        }
         self.waiting.push(Authored { update, user });
         let too_many_bytes = self.waiting_bytes > MAX_WAITING_BYTES && self.waiting.len() > 1;
         if self.dropped || too_many_bytes || self.waiting.len() > Record::MAX_UPDATES {
@@ -334,9 +352,14 @@ impl Saver {
         self.log = theirs.log;
         self.lost = false;
         // Whatever was under way or waited: it is in the store, or in what is appended now.
-        self.append = None;
+        if let Some(append) = self.append.take() {
+            self.users.extend(append.users);
+        }
         self.forget_waiting();
         if !is_gone && theirs.document.fingerprint()? == document.fingerprint()? {
+            if self.saved < self.noted {
+                self.webhooks.tell(&self.name, What::Changed { users: mem::take(&mut self.users) });
+            }
             self.saved = self.noted;
         } else {
             let theirs = theirs.document.state_vector();
@@ -375,7 +398,8 @@ impl Saver {
         let answer = self.backend.append(&self.name, record.clone());
         self.append_at = Instant::now() + self.backend.append_spacing();
         let since = since.unwrap_or_else(Instant::now);
-        self.append = Some(Append { through: self.noted, since, record, answer, failures: 0 });
+        let users = mem::take(&mut self.users);
+        self.append = Some(Append { through: self.noted, since, record, users, answer, failures: 0 });
     }
 
     /// Begins a compaction if the document is at rest with a log that would slow its next opening, or if a version is
@@ -409,12 +433,13 @@ impl Saver {
                 Some(_) => history::gather(&*backend, &name, log.through, document_bytes).await?,
                 None => None,
             };
+            let version = segment.as_ref().and_then(version);
             let is_version = segment.is_some();
             backend.compact(&name, log.through, snapshot, segment).await?;
             if let (Some(history), true) = (history, is_version) {
                 history::thin(&*backend, &name, &history, now()).await;
             }
-            Ok(Compacted { log, document_bytes })
+            Ok(Compacted { log, document_bytes, version })
         }));
         Ok(())
     }
@@ -457,6 +482,7 @@ impl Saver {
                     warn!(document = %self.name, tries = append.failures + 1, "saved at last");
                 }
                 self.saved = append.through;
+                self.webhooks.tell(&self.name, What::Changed { users: mem::take(&mut append.users) });
                 let grown = self.log.with(append.record.len(), &appended);
                 self.worth_compacting |= grown.thresholds() > self.log.thresholds();
                 self.log = grown;
@@ -469,6 +495,7 @@ impl Saver {
             Err(BackendError::Lost) => {
                 warn!(document = %self.name, "the store has lost edits; what is here is compared with it");
                 self.lost = true;
+                self.users.extend(mem::take(&mut append.users));
                 self.append = None;
                 self.compare(Duration::ZERO);
             }
@@ -489,8 +516,11 @@ impl Saver {
 
     fn compacted(&mut self, answer: Result<Compacted, BackendError>) {
         match answer {
-            Ok(Compacted { log, document_bytes }) => {
+            Ok(Compacted { log, document_bytes, version }) => {
                 self.metrics.compacted(true);
+                if let Some(version) = version {
+                    self.webhooks.tell(&self.name, What::Saved(version));
+                }
                 self.log.records = self.log.records.saturating_sub(log.records);
                 self.log.bytes = self.log.bytes.saturating_sub(log.bytes);
                 self.log.document_bytes = document_bytes;
@@ -535,6 +565,12 @@ impl LogSize {
     fn thresholds(self) -> usize {
         self.records / COMPACT_RECORDS + self.bytes / COMPACT_BYTES.max(self.document_bytes / 2)
     }
+}
+
+/// The version behind a segment, as applications are told of it.
+fn version(segment: &Segment) -> Option<Version> {
+    let About { name, users, .. } = About::read(&segment.about).ok()?;
+    Some(Version { id: segment.through.to_string(), name, users })
 }
 
 /// Milliseconds since 1970.

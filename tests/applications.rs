@@ -114,7 +114,7 @@ async fn each_route_asks_for_a_token_that_allows_it() {
         server.post("/api/documents/letter", &admin, &insertion(&new_doc(), 0, "hi")).await.status,
         201
     );
-    let routes: [(&str, &str, Level, &str, &[u8]); 10] = [
+    let routes: [(&str, &str, Level, &str, &[u8]); 16] = [
         ("GET", "/api/documents/letter", Level::Read, "", b""),
         ("HEAD", "/api/documents/letter", Level::Read, "", b""),
         ("GET", "/api/documents/letter/sessions", Level::Read, "", b""),
@@ -122,6 +122,12 @@ async fn each_route_asks_for_a_token_that_allows_it() {
         ("POST", "/api/documents/letter/updates", Level::Write, "", &[0, 0]),
         ("POST", "/api/documents/letter/messages", Level::Write, TEXT, b"hello"),
         ("PUT", "/api/documents/letter", Level::Write, "", b""),
+        ("PUT", "/api/documents/letter?format=text", Level::Write, "", b"hi, you"),
+        ("PATCH", "/api/documents/letter", Level::Write, JSON, b"{\"operations\":[]}"),
+        ("GET", "/api/documents/letter/versions", Level::Read, "", b""),
+        ("POST", "/api/documents/letter/versions", Level::Write, JSON, b"{}"),
+        ("GET", "/api/documents/letter/changes", Level::Read, "", b""),
+        ("GET", "/api/documents/letter/attribution", Level::Read, "", b""),
         ("GET", "/api/documents?prefix=letter", Level::Admin, "", b""),
         ("GET", "/api/documents/letter/raw", Level::Admin, "", b""),
         ("DELETE", "/api/documents/letter/sessions", Level::Admin, "", b""),
@@ -144,6 +150,8 @@ async fn each_route_asks_for_a_token_that_allows_it() {
         let status = ask(&bearer("letter*", level)).await;
         assert!((200..300).contains(&status), "{method} {path}: {status}");
     }
+    let stats = body(&server.get_with("/api/documents/letter/stats", &admin).await);
+    assert_eq!(stats["changedBy"], "app", "{stats}");
     let copy = format!("{JSON}{}", bearer("letter", Level::Write));
     said(&server.post("/api/documents/letter/copy", &copy, br#"{"to":"other"}"#).await, 403, "other");
     server.stop().await;

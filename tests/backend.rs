@@ -28,7 +28,8 @@ use futures_util::{
 };
 use quire::{
     backend::{
-        Backend, BackendError, Feed, Incoming, Listed, MAX_SET_ASIDE, Position, Stored,
+        Again, Backend, BackendError, Exchange, Exchanged, Feed, Incoming, Listed, MAX_SET_ASIDE,
+        Notification, Position, Stored,
         embedded::{Embedded, Obstacle, OpenError},
         redis::{Redis, link::Link},
     },
@@ -68,6 +69,7 @@ macro_rules! keeps_the_promise {
             who_goes_on_appending_while_a_name_is_begun_anew_adds_nothing_to_it
             what_was_deleted_goes_when_its_time_is_over
             a_list_names_what_is_there_in_order_and_in_pages
+            notifications_wait_until_they_are_removed
             closing_keeps_what_was_accepted_and_refuses_the_rest
         }
     };
@@ -491,6 +493,31 @@ async fn closing_keeps_what_was_accepted_and_refuses_the_rest(store: &impl Store
     assert_eq!(stored.log, accepted);
 }
 
+async fn notifications_wait_until_they_are_removed(store: &impl Store) {
+    let notification = |id: &str, tries| Notification { id: id.to_owned(), body: text(id), tries };
+    let add = |ids: [&str; 3]| ids.map(|id| notification(id, 0)).to_vec();
+    let claim = |claim| Exchange { most: 2, claim, ..Exchange::default() };
+    let backend = store.open().await;
+    assert_eq!(backend.exchange(claim(9)).await, Ok(Exchanged::default()));
+    let added = backend.exchange(Exchange { add: add(["b", "a", "c"]), claim: 1, ..claim(1) }).await.unwrap();
+    assert_eq!(added, Exchanged { dropped: 1, claimed: vec![notification("a", 0)], waiting: 2 });
+    // Those that are there already are neither dropped nor due again.
+    let added = backend.exchange(Exchange { add: add(["a", "b", "c"]), ..claim(9) }).await.unwrap();
+    assert_eq!(added, Exchanged { dropped: 1, claimed: vec![notification("b", 0)], waiting: 2 });
+    backend.close().await.unwrap();
+
+    let backend = store.open().await;
+    let waiting = backend.exchange(claim(9)).await.unwrap();
+    assert_eq!(waiting, Exchanged { waiting: 2, ..Exchanged::default() }, "others have claimed them");
+    let again = |id: &str, after| Again { id: id.to_owned(), tries: 3, after: Duration::from_secs(after) };
+    let again = vec![again("a", 0), again("b", 60), again("unknown", 0)];
+    let tried = backend.exchange(Exchange { again, ..claim(9) }).await.unwrap();
+    assert_eq!(tried, Exchanged { claimed: vec![notification("a", 3)], waiting: 2, ..Exchanged::default() });
+    let remove = vec!["a".to_owned(), "unknown".to_owned()];
+    let removed = backend.exchange(Exchange { remove, ..claim(9) }).await.unwrap();
+    assert_eq!(removed, Exchanged { waiting: 1, ..Exchanged::default() });
+}
+
 /// What the embedded backend promises beside.
 mod redis {
     use super::{redis_server::RedisServer, *};
@@ -638,12 +665,12 @@ mod embedded {
     async fn a_database_of_a_newer_version_is_left_alone() {
         let folder = TempDir::new().unwrap();
         let database = rusqlite::Connection::open(folder.path().join("quire.db")).unwrap();
-        database.pragma_update(None, "user_version", 3).unwrap();
+        database.pragma_update(None, "user_version", 4).unwrap();
         drop(database);
         let before = std::fs::read(folder.path().join("quire.db")).unwrap();
 
         let error = refusal(folder.path());
-        assert!(matches!(error.obstacle, Obstacle::Newer(3)), "{error}");
+        assert!(matches!(error.obstacle, Obstacle::Newer(4)), "{error}");
         assert_eq!(std::fs::read(folder.path().join("quire.db")).unwrap(), before);
     }
 

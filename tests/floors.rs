@@ -22,11 +22,11 @@ const FLOORS: &[&[&str]] = &[
         "level",
     ],
     &["backend", "access", "config", "metrics", "drain"],
-    &["outbox", "saver", "actor", "capacity"],
-    &["hub", "import"],
+    &["history", "outbox", "saver", "actor", "capacity", "webhooks"],
+    &["hub", "import", "bundle"],
     &["session", "connection", "http"],
     &["lib"],
-    &["main"],
+    &["main", "command"],
 ];
 
 /// What the ground never touches: it takes values and returns values.

@@ -258,14 +258,28 @@ async fn who_wrote_what_is_known() {
         changes["parts"],
         json!([
             changed("kept", "alice", "Dear "),
-            changed("inserted", "bob", "Alice"),
             changed("deleted", "bob", "Bob"),
+            changed("inserted", "bob", "Alice"),
             changed("kept", "alice", ", how are you?"),
             changed("inserted", "bob", " Well."),
         ])
     );
     let since_the_beginning = get(&format!("versions/{}/changes", first["id"].as_str().unwrap())).await;
     assert_eq!(since_the_beginning["parts"], json!([changed("inserted", "alice", "Dear Bob, how are you?")]));
+    // With now, and who changed what since.
+    let update = alice.edit(|text, transaction| text.insert(transaction, 0, "Oh! "));
+    alice.raw.send(quire::protocol::update(&update)).await;
+    bob.reads("Oh! Dear Alice, how are you? Well.").await;
+    let since = format!("changes?since={}", second["id"].as_str().unwrap());
+    let expected = [changed("inserted", "alice", "Oh! "), changed("kept", "alice", "Dear ")];
+    // Who wrote something is known when it is saved.
+    let deadline = Instant::now() + PATIENCE;
+    while get(&since).await["parts"].as_array().unwrap()[..2] != expected {
+        assert!(Instant::now() < deadline, "{}", get(&since).await);
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(get("changes").await, get(&since).await, "the newest version is the one to compare with");
+    said(&server.get_with("/api/documents/letter/changes?since=0-999", &admin).await, 404, "0-999");
     // Readers may look, and not change.
     let reader = format!("{JSON}Authorization: Bearer {}\r\n", token("rita", Level::Read));
     assert_eq!(server.get_with("/api/documents/letter/versions", &reader).await.status, 200);

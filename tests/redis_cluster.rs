@@ -13,7 +13,7 @@ use std::{
 use futures_util::future::join_all;
 use quire::{
     backend::{
-        Position,
+        Exchange, Exchanged, Notification, Position,
         redis::{
             link::Link,
             store::{Append, Commit, Committed, Keys, Store},
@@ -25,7 +25,7 @@ use tokio::task::spawn_blocking;
 
 use self::{
     redis::{RedisCluster, RedisServer},
-    redis_node::{Node, PATIENCE, keys, until},
+    redis_node::{Node, PATIENCE, keys, noise, until},
 };
 
 #[tokio::test]
@@ -81,6 +81,24 @@ fn documents(cluster: &RedisCluster) -> Vec<(Keys, usize)> {
         .map(|number| keys(&format!("document {number}")))
         .map(|keys| (keys.clone(), cluster.owner(&keys.log())))
         .collect()
+}
+
+#[tokio::test]
+async fn the_nodes_of_a_cluster_share_one_queue_of_notifications() {
+    let cluster = RedisCluster::start(false);
+    let nodes = [Node::on(&cluster.url()).await, Node::on(&cluster.url()).await];
+    // More than what goes over the connection for small commands.
+    let body = noise(100_000);
+    let add = ["a", "b"].map(|id| Notification { id: id.to_owned(), body: body.clone(), tries: 0 });
+    let exchange =
+        |node: &Node, exchange: Exchange| node.link.exchange(Exchange { most: 9, claim: 1, ..exchange });
+    let first = exchange(&nodes[0], Exchange { add: add.to_vec(), ..Exchange::default() }).await.unwrap();
+    assert_eq!(first, Exchanged { dropped: 0, claimed: vec![add[0].clone()], waiting: 2 });
+    let second = exchange(&nodes[1], Exchange::default()).await.unwrap();
+    assert_eq!(second, Exchanged { dropped: 0, claimed: vec![add[1].clone()], waiting: 2 });
+    let remove = vec!["a".to_owned(), "b".to_owned()];
+    let none = exchange(&nodes[0], Exchange { remove, ..Exchange::default() }).await.unwrap();
+    assert_eq!(none, Exchanged::default());
 }
 
 #[tokio::test]

@@ -102,6 +102,11 @@ impl Quire {
         (ticks(14).expect("user time") + ticks(15).expect("system time")) / 100.0
     }
 
+    /// How many files, sockets among them, the process has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).expect("it is running").count()
+    }
+
     /// Resident memory of the process, in megabytes.
     pub fn memory_mb(&self) -> f64 {
         let status =

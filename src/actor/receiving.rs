@@ -93,7 +93,7 @@ impl Actor {
         if self.members.get(&from).is_some_and(|member| member.terms.read_only) {
             return self.refuse_edit(from, &update, batch);
         }
-        let (bytes, limit) = (update.len(), self.limits.update_bytes);
+        let (bytes, limit) = (update.len(), self.around.limits.update_bytes);
         if bytes > limit {
             let rule = format!("it has {bytes} bytes; the limit is {limit} (--max-update)");
             self.refuse_update(from, bytes, End::Refused(format!("update refused: {rule}")));
@@ -106,7 +106,7 @@ impl Actor {
                 return Ok(());
             }
             Err(UpdateError::Full) => {
-                self.refuse_update(from, bytes, End::DocumentFull(self.limits.document_bytes));
+                self.refuse_update(from, bytes, End::DocumentFull(self.around.limits.document_bytes));
                 return Ok(());
             }
             Err(broken) => {
@@ -197,7 +197,7 @@ impl Actor {
             Ok(None) => return Ok(Ok(None)),
             Err(error) => return Ok(Err(error)),
         };
-        let (bytes, limit) = (update.len(), self.limits.update_bytes);
+        let (bytes, limit) = (update.len(), self.around.limits.update_bytes);
         if bytes > limit {
             return Ok(Err(WriteError::TooLarge { bytes, limit }));
         }
@@ -206,7 +206,7 @@ impl Actor {
             Ok(false) => match self.take_update(update.clone()) {
                 Ok(received) => Ok(received.news),
                 Err(UpdateError::Refused(rule)) => Err(WriteError::Refused(rule.to_string())),
-                Err(UpdateError::Full) => Err(WriteError::Full(self.limits.document_bytes)),
+                Err(UpdateError::Full) => Err(WriteError::Full(self.around.limits.document_bytes)),
                 Err(broken) => {
                     self.suspect = Some(update);
                     return Err(broken);

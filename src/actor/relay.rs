@@ -166,7 +166,7 @@ impl Actor {
                 for record in &records {
                     match Record::read(record) {
                         Ok(Record { time, updates }) => {
-                            self.metrics.relayed(since(time));
+                            self.around.metrics.relayed(since(time));
                             updates
                                 .into_iter()
                                 .try_for_each(|authored| self.receive_from_log(authored.update, batch))?;

@@ -46,7 +46,7 @@ impl Actor {
             member.outbox.0.push(&Arc::new(presence(&newest.collect::<Vec<_>>())));
         }
         if let Some(missing) = edits {
-            self.metrics.resyncs.inc();
+            self.around.metrics.resyncs.inc();
             debug!(session = session.0, clients = missing.len(), "a slow session is brought up to date");
             let frame = protocol::sync_step_2(&self.document.diff_from(&missing)?);
             let carries = Carries::Edits(missing.into_iter().collect());
@@ -98,10 +98,13 @@ impl Actor {
                     deliver(member, &frames);
                 }
             }
-            self.metrics.edits.inc_by(batch.news.iter().filter(|told| !is_relayed(told.from)).count() as u64);
-            self.metrics.deliveries.inc_by(deliveries);
+            self.around
+                .metrics
+                .edits
+                .inc_by(batch.news.iter().filter(|told| !is_relayed(told.from)).count() as u64);
+            self.around.metrics.deliveries.inc_by(deliveries);
             if let Some(since) = batch.since.filter(|_| deliveries > 0) {
-                self.metrics.delivered(since.elapsed(), fullest);
+                self.around.metrics.delivered(since.elapsed(), fullest);
             }
             self.note(&batch.news, all);
         }

@@ -4,6 +4,7 @@
 
 mod followers;
 mod lifecycle;
+mod queue;
 mod reading;
 mod writer;
 
@@ -27,12 +28,13 @@ use self::{
     writer::{Change, MAX_GROUP_REQUESTS, Request, Write, Writer},
 };
 use super::{
-    Answer, Appended, Backend, BackendError, Counted, Feed, Listed, Position, Segment, Stored, users::Users,
+    Answer, Appended, Backend, BackendError, Counted, Exchange, Exchanged, Feed, Listed, Position, Segment,
+    Stored, users::Users,
 };
 use crate::name::DocumentName;
 
 /// The version of the tables below, kept in the database. Other tables, another number.
-const SCHEMA_VERSION: i32 = 2;
+const SCHEMA_VERSION: i32 = 3;
 /// The tables of the first version. A snapshot holds the records of its document up to `through`, which is what keeps positions growing when
 /// the log is empty. The small columns come first: they are read without the large one behind them.
 const SCHEMA: &str = "
@@ -60,6 +62,13 @@ const SCHEMA_2: &str = "
         PRIMARY KEY (document, through)
     ) STRICT;
     PRAGMA user_version = 2;";
+/// What the third version adds: notifications, and when each is due, in milliseconds since 1970.
+const SCHEMA_3: &str = "
+    CREATE TABLE notification (
+        id TEXT PRIMARY KEY, due INTEGER NOT NULL, tries INTEGER NOT NULL, body BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX notification_due ON notification (due, id);
+    PRAGMA user_version = 3;";
 
 /// How long SQLite waits for somebody else who has the database open, such as a backup.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -221,6 +230,17 @@ impl Backend for Embedded {
         Box::pin(async move { Ok(created.await?.is_some()) })
     }
 
+    fn exchange(&self, exchange: Exchange) -> Answer<Exchanged> {
+        let requests = self.requests.clone();
+        Box::pin(async move {
+            let (done, answer) = oneshot::channel();
+            let sent = requests.send(Request::Exchange((exchange, done))).await;
+            drop(requests);
+            sent.map_err(|_| BackendError::Closed)?;
+            answer.await.unwrap_or(Err(BackendError::Closed))
+        })
+    }
+
     fn follow(&self, name: &DocumentName) -> Feed {
         self.followers.follow(name)
     }
@@ -320,7 +340,7 @@ fn open_database(path: &Path) -> Result<Connection, Obstacle> {
 /// Brings the tables of an older version, or none at all, to this one.
 fn migrate(database: &mut Connection, version: i32) -> rusqlite::Result<()> {
     let transaction = database.transaction()?;
-    for (number, schema) in [(1, SCHEMA), (2, SCHEMA_2)] {
+    for (number, schema) in [(1, SCHEMA), (2, SCHEMA_2), (3, SCHEMA_3)] {
         if version < number {
             transaction.execute_batch(schema)?;
         }

@@ -41,8 +41,8 @@ use self::{
     store::{Append, Commit, Committed, Entry, Kept, Keys, Store},
 };
 use super::{
-    Answer, Appended, Backend, BackendError, Counted, Feed, Listed, MAX_SET_ASIDE, Position, Segment, Stored,
-    users::Users,
+    Answer, Appended, Backend, BackendError, Counted, Exchange, Exchanged, Feed, Listed, MAX_SET_ASIDE,
+    Position, Segment, Stored, users::Users,
 };
 use crate::name::DocumentName;
 
@@ -164,6 +164,10 @@ impl Backend for Redis {
     fn create(&self, name: &DocumentName) -> Answer<bool> {
         let name = name.clone();
         self.ask(|inner| async move { inner.create(&name).await })
+    }
+
+    fn exchange(&self, exchange: Exchange) -> Answer<Exchanged> {
+        self.ask(|inner| inner.store.exchange(exchange))
     }
 
     fn follow(&self, name: &DocumentName) -> Feed {

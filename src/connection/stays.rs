@@ -53,8 +53,11 @@ pub trait Entrance: Send + Sync {
     /// Joins the document. Whatever comes for the session, `news` is told.
     fn join<'a>(&'a self, admitted: &'a Admitted, news: Arc<Notify>) -> BoxFuture<'a, Result<Session, End>>;
 
-    /// A session has ended, or nothing came of it.
-    fn left(&self, document: &str, session: Option<SessionId>, end: &End);
+    /// A session of this user has ended.
+    fn left(&self, document: &DocumentName, session: SessionId, user: Option<&str>, end: &End);
+
+    /// Nothing came of a session.
+    fn refused(&self, document: &str, end: &End);
 }
 
 /// The sessions of a connection.
@@ -276,7 +279,7 @@ impl<'a> Stays<'a> {
         let document = state.dialect.document(address).to_owned();
         drop(state);
         if !self.leave(address, &end) {
-            self.entrance.left(&document, None, &end);
+            self.entrance.refused(&document, &end);
         }
         self.news.notify_one();
         if goes_on { Ok(()) } else { Err(end) }
@@ -291,7 +294,7 @@ impl<'a> Stays<'a> {
         drop(state);
         // The writer lets go of it when it looks again.
         self.news.notify_one();
-        self.entrance.left(stay.document.as_str(), Some(stay.session.id()), end);
+        stay.end(self.entrance, end);
         true
     }
 
@@ -299,7 +302,7 @@ impl<'a> Stays<'a> {
     pub(super) fn end_all(&self, end: &End) {
         let stays = mem::take(&mut self.lock().stays);
         for stay in &stays {
-            self.entrance.left(stay.document.as_str(), Some(stay.session.id()), end);
+            stay.end(self.entrance, end);
         }
     }
 
@@ -390,6 +393,10 @@ impl State {
 }
 
 impl Stay {
+    fn end(&self, entrance: &dyn Entrance, end: &End) {
+        entrance.left(&self.document, self.session.id(), self.user.as_deref(), end);
+    }
+
     /// Whether it is time to ask for a new token; then it is asked for once.
     fn ask_now(&self) -> bool {
         let mut ask_at = self.ask_at.lock().unwrap_or_else(PoisonError::into_inner);

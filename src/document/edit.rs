@@ -3,6 +3,12 @@
 
 pub mod content;
 mod difference;
+pub mod given;
+mod html;
+mod json;
+mod markdown;
+pub mod operations;
+mod unsaid;
 
 use std::{collections::BTreeMap, mem::ManuallyDrop};
 

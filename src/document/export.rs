@@ -22,6 +22,8 @@ use yrs::{
     types::text::{Diff, YChange},
 };
 
+pub(super) use self::{html::is_image, tree::is_harmless};
+
 use self::tree::Node;
 use super::{Document, UpdateError, contained};
 use crate::{
@@ -163,6 +165,35 @@ pub fn export(
     .map_err(ExportError::Engine)
 }
 
+/// What a format says of each node in an XML fragment. None of a fragment that holds text beside its nodes, and of formats
+/// that are not for people.
+pub(super) fn said_of_nodes(
+    document: &Document,
+    root: &str,
+    format: Format,
+) -> Result<Option<Vec<String>>, UpdateError> {
+    contained(|| {
+        let transaction = document.doc.transact();
+        let exporter = Exporter { transaction: &transaction };
+        let fragment = transaction.get_xml_fragment(root)?;
+        let elements = fragment.children(&transaction).map(XmlOut::into_xml_element);
+        let elements = elements.collect::<Option<Vec<XmlElementRef>>>()?;
+        let said = |element: &XmlElementRef| {
+            let nodes = [Node::Element(exporter.element(element))];
+            match format {
+                Format::Html => html::html(&nodes),
+                Format::Markdown => markdown::markdown(&nodes),
+                _ => {
+                    let mut lines = Vec::new();
+                    exporter.element_lines(element, &mut lines);
+                    lines.join("\n")
+                }
+            }
+        };
+        Some(elements.iter().map(said).collect())
+    })
+}
+
 /// What each root type is to be read as.
 fn kinds(
     document: &Document,
@@ -263,17 +294,19 @@ impl Exporter<'_, '_> {
         for child in parent.children(self.transaction) {
             match child {
                 XmlOut::Text(text) => lines.push(self.plain(&text)),
-                XmlOut::Element(element) => {
-                    let mut children = element.children(self.transaction).peekable();
-                    let holds_text = |child: &XmlOut| matches!(child, XmlOut::Text(_));
-                    if children.peek().is_none() || children.any(|child| holds_text(&child)) {
-                        lines.push(self.line(&element));
-                    } else {
-                        self.lines(&element, lines);
-                    }
-                }
+                XmlOut::Element(element) => self.element_lines(&element, lines),
                 XmlOut::Fragment(fragment) => self.lines(&fragment, lines),
             }
+        }
+    }
+
+    fn element_lines(&self, element: &XmlElementRef, lines: &mut Vec<String>) {
+        let mut children = element.children(self.transaction).peekable();
+        let holds_text = |child: &XmlOut| matches!(child, XmlOut::Text(_));
+        if children.peek().is_none() || children.any(|child| holds_text(&child)) {
+            lines.push(self.line(element));
+        } else {
+            self.lines(element, lines);
         }
     }
 

@@ -132,17 +132,15 @@ pub fn compared(before: &[Piece], after: &[Piece], authors: &Authors) -> Vec<Par
         let (there_before, there_after) = (ids(&before), ids(&after));
         let mut old = units(&before).peekable();
         for unit in units(&after) {
-            if !there_before.contains(&unit.id) {
-                push(&mut parts, root, Change::Inserted, authors.who_inserted(unit.id), unit.character);
-                continue;
+            // What is gone comes before what took its place.
+            while let Some(gone) = old.next_if(|old| !there_after.contains(&old.id)) {
+                push(&mut parts, root, Change::Deleted, authors.who_deleted(gone.id), gone.character);
             }
-            while let Some(gone) = old.next_if(|old| old.id != unit.id) {
-                if !there_after.contains(&gone.id) {
-                    push(&mut parts, root, Change::Deleted, authors.who_deleted(gone.id), gone.character);
-                }
+            let change = if there_before.contains(&unit.id) { Change::Kept } else { Change::Inserted };
+            if change == Change::Kept {
+                old.next();
             }
-            old.next();
-            push(&mut parts, root, Change::Kept, authors.who_inserted(unit.id), unit.character);
+            push(&mut parts, root, change, authors.who_inserted(unit.id), unit.character);
         }
         for gone in old.filter(|old| !there_after.contains(&old.id)) {
             push(&mut parts, root, Change::Deleted, authors.who_deleted(gone.id), gone.character);
@@ -209,7 +207,7 @@ mod tests {
         let before = [piece(1, 0, "0📝34567")];
         let after =
             [piece(1, 0, "0"), piece(2, 0, "xy"), piece(1, 3, "3456"), piece(1, 10, "ab"), piece(3, 0, "?")];
-        let expected = "[alice 0][+bob xy][-? 📝][alice 3456][-? 7][+carol ab][+? ?]";
+        let expected = "[alice 0][-? 📝][+bob xy][alice 3456][-? 7][+carol ab][+? ?]";
         assert_eq!(told(&compared(&before, &after, &authors)), expected);
         assert_eq!(told(&attributed(&after, &authors)), "[alice 0][bob xy][alice 3456][carol ab][? ?]");
         let gone = [piece(1, 0, "0"), piece(1, 4, "4567")];

@@ -16,7 +16,10 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Shared, copies, documents, history, lifecycle, listing, raw, sessions, stats, updates};
+use super::{
+    Shared, bundles, copies, documents, history, lifecycle, listing, operations, raw, sessions, stats,
+    updates,
+};
 use crate::config::Limits;
 
 /// Where its page is, which shows the description.
@@ -62,6 +65,7 @@ pub(super) fn routes(limits: &Limits) -> OpenApiRouter<Shared> {
     OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(listing::list))
         .routes(routes!(documents::export, lifecycle::make, lifecycle::make_with, lifecycle::remove))
+        .routes(routes!(operations::edit))
         .routes(routes!(lifecycle::restore))
         .routes(routes!(updates::send))
         .routes(routes!(copies::copy))
@@ -73,8 +77,11 @@ pub(super) fn routes(limits: &Limits) -> OpenApiRouter<Shared> {
         .routes(routes!(history::fetch, history::rename, history::remove))
         .routes(routes!(history::restore))
         .routes(routes!(history::compare))
+        .routes(routes!(history::compare_now))
         .routes(routes!(history::attribute))
         .layer(DefaultBodyLimit::max(limits.update_bytes))
+        // It has a limit of its own.
+        .routes(routes!(bundles::fetch, bundles::put))
 }
 
 /// The description, and the page that shows it.

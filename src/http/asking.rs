@@ -7,7 +7,7 @@ use axum::{
     http::{StatusCode, request::Parts},
 };
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{Shared, error::Problem};
 use crate::{
@@ -17,8 +17,9 @@ use crate::{
     name::DocumentName,
 };
 
-/// How often a document is asked that is being closed at that moment.
-const TRIES: usize = 5;
+/// How often a document is asked that is being closed at that moment, and how long that may take at first.
+const TRIES: u32 = 8;
+const CLOSING: Duration = Duration::from_millis(5);
 
 /// How long a change may take to be saved.
 const SAVED_WITHIN: Duration = Duration::from_secs(10);
@@ -57,7 +58,7 @@ pub(crate) async fn ask_unless_deleted<T, Asked>(
 where
     Asked: Future<Output = Result<T, ReadError>>,
 {
-    for _ in 0..TRIES {
+    for tried in 0..TRIES {
         let document = shared.hub.open(name).map_err(|unopened| {
             if let Unopened::Full(full) = &unopened {
                 shared.metrics.refused(full.limit());
@@ -66,7 +67,9 @@ where
         })?;
         match ask(document).await {
             Ok(answer) => return Ok(Some(answer)),
-            Err(ReadError::Gone(_) | ReadError::Refused(End::Recreated)) => {}
+            Err(ReadError::Gone(_) | ReadError::Refused(End::Recreated)) => {
+                sleep(CLOSING * 2_u32.pow(tried)).await
+            }
             Err(ReadError::Refused(End::Deleted)) => return Ok(None),
             Err(error @ ReadError::Refused(End::Away)) => return Err(Problem::unavailable(error)),
             Err(error @ ReadError::Refused(_)) => {

@@ -78,8 +78,8 @@ pub(crate) fn cors(origins: &Arc<Origins>) -> CorsLayer {
         move |origin: &HeaderValue, _: &Parts| origin.to_str().is_ok_and(|origin| origins.allows(origin));
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(allowed))
-        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
-        .allow_headers([header::AUTHORIZATION, header::IF_NONE_MATCH, header::CONTENT_TYPE])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([header::AUTHORIZATION, header::IF_NONE_MATCH, header::IF_MATCH, header::CONTENT_TYPE])
         .expose_headers([header::ETAG])
 }
 

@@ -53,7 +53,7 @@ enum Found {
     method(get, head), path = "/api/documents/{name}", operation_id = "export", tag = "documents",
     params(
         ("name" = String, Path, description = "The document's name."),
-        ("format" = Option<FormatName>, Query, description = "The format."),
+        ("format" = inline(Option<FormatName>), Query, description = "The format."),
         ("root" = Option<Vec<String>>, Query, explode = true,
             description = "What a root type is where its content does not tell: its name, a colon, and `text`, `map`, \
                 `array` or `xml`.", example = json!(["content:text"])),

@@ -21,6 +21,7 @@ use crate::{
     name::DocumentName,
     presence::SessionId,
     session::Session,
+    webhooks::event::What,
 };
 
 /// How often a session tries to join a document that is being closed at that moment.
@@ -110,6 +111,8 @@ impl Entrance {
             if let Ok(session) = Session::join(handle, terms.clone(), *until, news.clone()).await {
                 self.shared.metrics.session_began(self.dialect);
                 info!(%document, user = terms.user.as_deref(), session = session.id().0, "joined");
+                let user = terms.user.as_deref().map(str::to_owned);
+                self.shared.webhooks.tell(document, What::Began { user });
                 return Ok(session);
             }
         }
@@ -130,12 +133,18 @@ impl connection::Entrance for Entrance {
         Box::pin(self.enter(admitted, news))
     }
 
-    fn left(&self, document: &str, session: Option<SessionId>, end: &End) {
+    fn left(&self, document: &DocumentName, session: SessionId, user: Option<&str>, end: &End) {
         self.shared.metrics.session_ended(end);
-        if session.is_some() {
-            self.shared.metrics.session_left(self.dialect);
-        }
-        let session = session.map(|session| session.0);
-        info!(document, session, code = end.code(), reason = end.reason(), "left");
+        let user_told = user.map(str::to_owned);
+        self.shared.metrics.session_left(self.dialect);
+        let (code, reason) = (end.code(), end.label());
+        self.shared.webhooks.tell(document, What::Ended { user: user_told, code, reason });
+        let session = session.0;
+        info!(%document, user, session, code, reason = end.reason(), "left");
+    }
+
+    fn refused(&self, document: &str, end: &End) {
+        self.shared.metrics.session_ended(end);
+        info!(document, code = end.code(), reason = end.reason(), "left");
     }
 }

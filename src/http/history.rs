@@ -30,6 +30,7 @@ use crate::{
     history::{self, HistoryError, changes},
     level::Level,
     name::DocumentName,
+    webhooks::event::{self, What},
 };
 
 /// Versions of a page, unless it is told otherwise, and the most that it may have.
@@ -44,7 +45,7 @@ struct VersionId(Position);
 
 impl fmt::Display for VersionId {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(to, "{}-{}", self.0.epoch, self.0.number)
+        self.0.fmt(to)
     }
 }
 
@@ -249,6 +250,9 @@ pub(crate) async fn keep(
         history::rename(&*shared.backend, &named.document, newest.id, name.clone(), access.author()).await?;
         newest.about.name = name;
         newest.about.named_by = access.user().map(str::to_owned);
+        let (id, name, users) =
+            (newest.id.to_string(), newest.about.name.clone(), newest.about.users.clone());
+        shared.webhooks.tell(&named.document, What::Saved(event::Version { id, name, users }));
     }
     Ok((StatusCode::CREATED, Json(newest.into())))
 }
@@ -268,7 +272,7 @@ async fn keep_now(shared: &Shared, name: &DocumentName) -> Result<Option<history
     params(
         ("name" = String, Path, description = "The document's name."),
         ("version" = String, Path, description = "The version's id.", example = "0-17"),
-        ("format" = Option<FormatName>, Query, description = "The format."),
+        ("format" = inline(Option<FormatName>), Query, description = "The format."),
         ("root" = Option<Vec<String>>, Query, explode = true,
             description = "What a root type is where its content does not tell, as for the document itself."),
         ("Accept" = Option<String>, Header, description = "Which formats are wanted, where `format` is not given."),
@@ -481,15 +485,55 @@ pub(crate) async fn compare(
             versions.into_iter().rev().map(|version| version.id).find(|id| *id < later)
         }
     };
-    let before = match earlier {
-        Some(earlier) => {
-            let earlier_named = Named { document: named.document.clone(), version: Some(VersionId(earlier)) };
-            (earlier, content(&shared, &earlier_named, earlier).await?)
-        }
-        None => (Position::default(), Document::default()),
-    };
+    let before = earlier_content(&shared, &named.document, earlier).await?;
     let after = (Some(later), content(&shared, &named, later).await?);
     let parts = history::compared(&*shared.backend, &named.document, before, after).await?;
+    Ok(Json(compared(parts)))
+}
+
+/// Compares a version with now
+///
+/// The text of the document as it is now, with what was inserted and deleted since, and by whom; since the newest version,
+/// where none is named.
+#[utoipa::path(
+    get, path = "/api/documents/{name}/changes", operation_id = "changes_since", tag = "history",
+    params(("name" = String, Path, description = "The document's name."), Since),
+    responses((status = 200, description = "The text.", body = Parts), Refusals),
+)]
+pub(crate) async fn compare_now(
+    State(shared): State<Shared>,
+    Caller(access): Caller,
+    named: Named,
+    since: Result<Query<Since>, QueryRejection>,
+) -> Result<Json<Parts>, Problem> {
+    let Query(Since { since, .. }) = since.map_err(|error| Problem::bad_request(error.body_text()))?;
+    access.require(&named.document, Level::Read)?;
+    let since: Option<VersionId> = since.map(|since| since.parse()).transpose()?;
+    let now = now(&shared, &named.document).await?;
+    let earlier = match since {
+        Some(since) => Some(since.0),
+        None => {
+            let versions = history::versions(&*shared.backend, &named.document).await?;
+            versions.last().map(|version| version.id)
+        }
+    };
+    let before = earlier_content(&shared, &named.document, earlier).await?;
+    let parts = history::compared(&*shared.backend, &named.document, before, (None, now)).await?;
+    Ok(Json(compared(parts)))
+}
+
+/// A version to compare with, and what the document was; an empty one, where there is none.
+async fn earlier_content(
+    shared: &Shared,
+    name: &DocumentName,
+    earlier: Option<Position>,
+) -> Result<(Position, Document), Problem> {
+    let Some(earlier) = earlier else { return Ok((Position::default(), Document::default())) };
+    let named = Named { document: name.clone(), version: Some(VersionId(earlier)) };
+    Ok((earlier, content(shared, &named, earlier).await?))
+}
+
+fn compared(parts: Vec<changes::Part>) -> Parts {
     let parts = parts.into_iter().map(|part| Part {
         change: Some(match part.change {
             changes::Change::Kept => Change::Kept,
@@ -498,7 +542,7 @@ pub(crate) async fn compare(
         }),
         ..part.into()
     });
-    Ok(Json(Parts { parts: parts.collect() }))
+    Parts { parts: parts.collect() }
 }
 
 /// Who wrote what
@@ -515,14 +559,7 @@ pub(crate) async fn attribute(
     named: Named,
 ) -> Result<Json<Parts>, Problem> {
     access.require(&named.document, Level::Read)?;
-    let look = |document: DocumentHandle| async move {
-        let exists = document.exists().await?;
-        let whole = document.read(|document: &Document| document.diff(&Default::default())).await?;
-        Ok(exists.then_some(whole))
-    };
-    let whole = ask(&shared, &named.document, look).await?.ok_or_else(|| not_there(&named.document))?;
-    let broken = |error: &dyn ToString| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
-    let now = Document::load(&[whole.map_err(|error| broken(&error))?]).map_err(|error| broken(&error))?;
+    let now = now(&shared, &named.document).await?;
     let parts = history::attributed(&*shared.backend, &named.document, now).await?;
     Ok(Json(Parts { parts: parts.into_iter().map(Into::into).collect() }))
 }
@@ -531,6 +568,18 @@ impl From<changes::Part> for Part {
     fn from(changes::Part { root, user, text, .. }: changes::Part) -> Self {
         Self { root, change: None, user: user.as_deref().map(str::to_owned), text }
     }
+}
+
+/// The document as it is now.
+async fn now(shared: &Shared, name: &DocumentName) -> Result<Document, Problem> {
+    let look = |document: DocumentHandle| async move {
+        let exists = document.exists().await?;
+        let whole = document.read(|document: &Document| document.diff(&Default::default())).await?;
+        Ok(exists.then_some(whole))
+    };
+    let whole = ask(shared, name, look).await?.ok_or_else(|| not_there(name))?;
+    let broken = |error: &dyn ToString| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    Document::load(&[whole.map_err(|error| broken(&error))?]).map_err(|error| broken(&error))
 }
 
 async fn content(shared: &Shared, named: &Named, version: Position) -> Result<Document, Problem> {

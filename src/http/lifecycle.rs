@@ -15,7 +15,9 @@ use super::{
     asking::{Named, Repeat, ask, ask_unless_deleted, not_there, within_time},
     authorize::Caller,
     body::{Content, require_type},
+    contents,
     error::{Body, Problem, Refusals},
+    updates::expected,
 };
 use crate::{
     access::Access,
@@ -24,6 +26,7 @@ use crate::{
     document::{Document, UpdateError},
     level::Level,
     name::DocumentName,
+    webhooks::event::What,
 };
 
 /// How often a name is begun anew that others delete at that moment.
@@ -72,6 +75,7 @@ pub(crate) async fn remove(
     }
     // Who asks this node next is not answered by what was deleted.
     shared.hub.let_go(&name).await;
+    shared.webhooks.tell(&name, What::Deleted { user: access.user().map(str::to_owned) });
     info!(document = %name, purge, by = access.user(), "deleted");
     Ok(StatusCode::NO_CONTENT)
 }
@@ -101,17 +105,32 @@ pub(crate) async fn restore(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Makes a document
+/// Makes a document, or gives it content
 ///
-/// An empty one, unless it is there already. The name of a deleted one begins anew, for which the token must allow
-/// `admin`.
+/// Without `format` and body an empty one, unless it is there already. With `format` it has this content afterwards: what
+/// is different is changed and nothing else, so that who has it open keeps caret and place, and what the format cannot
+/// say stays where its text stays. Markdown and HTML become what Tiptap makes of them. The name of a deleted document
+/// begins anew, for which the token must allow `admin`.
 #[utoipa::path(
     put, path = "/api/documents/{name}", operation_id = "make", tag = "documents",
-    params(("name" = String, Path, description = "The document's name.")),
+    params(
+        ("name" = String, Path, description = "The document's name."),
+        ("format" = inline(Option<contents::FormatName>), Query, description = "What the body is."),
+        ("root" = Option<String>, Query, description = "Into which root type it goes, where that is not clear: its \
+            name, and for a new one perhaps a colon and `text` or `xml`.", example = "content:text"),
+        ("If-Match" = Option<String>, Header, description = "The ETag that `?format=update` had: then it is done only \
+            if the document did not change since. `*`: only if there is something in it."),
+    ),
+    request_body(content = String, content_type = "text/plain",
+        description = "The content; `text/markdown`, `text/html` and `application/json` are fine, too."),
     responses(
-        (status = 200, description = "It was there."),
+        (status = 200, description = "It was there, and has the content."),
         (status = 201, description = "It is made."),
-        (status = 413, description = "The body is too large; none is taken.", body = Body,
+        (status = 412, description = "The document has changed since.", body = Body,
+            content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large, or the document is full.", body = Body,
+            content_type = "application/problem+json"),
+        (status = 422, description = "The document cannot have this content.", body = Body,
             content_type = "application/problem+json"),
         Refusals,
     ),
@@ -120,15 +139,31 @@ pub(crate) async fn make(
     State(shared): State<Shared>,
     Caller(access): Caller,
     Named(name): Named,
+    parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    headers: HeaderMap,
     Content(body): Content,
 ) -> Result<StatusCode, Problem> {
+    let Query(parameters) = parameters.map_err(|error| Problem::bad_request(error.body_text()))?;
     access.require(&name, Level::Write)?;
-    if !body.is_empty() {
-        let reason = "no body is taken here: POST makes a document with an update as its content";
-        return Err(Problem::bad_request(reason));
+    let content = contents::read(&parameters, &body)?;
+    let expected = expected(&headers)?;
+    if content.is_none() && expected.is_some() {
+        return Err(Problem::bad_request("If-Match goes with content, and this request has none"));
     }
-    let make = |document: DocumentHandle| async move { document.make().await };
-    let exists = within_time(Repeat::Harmless, make_or_begin_anew(&shared, &access, &name, make)).await?;
+    let make = |document: DocumentHandle| {
+        let (content, expected, author) = (content.clone(), expected.clone(), access.author());
+        async move {
+            let exists = document.exists().await?;
+            let Some(content) = content else { return Ok(Ok(document.make().await?)) };
+            if let Err(refused) = document.edit(content.bytes(), author, content.edit(expected)).await? {
+                return Ok(Err(refused));
+            }
+            // Where there was nothing to change it is made all the same.
+            document.make().await?;
+            Ok(Ok(exists))
+        }
+    };
+    let exists = within_time(Repeat::Harmless, make_or_begin_anew(&shared, &access, &name, make)).await??;
     Ok(if exists { StatusCode::OK } else { StatusCode::CREATED })
 }
 

@@ -106,7 +106,7 @@ impl Upgrade {
                     }
                     // Clients come back for ever where the upgrade itself is refused.
                     Err((document, end)) => {
-                        entrance.left(document.as_str(), None, &end);
+                        entrance.refused(document.as_str(), &end);
                         connection::close(socket, &end).await;
                     }
                 }
@@ -164,7 +164,7 @@ pub(crate) async fn y_sweet(
             End::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             _ => StatusCode::FORBIDDEN,
         };
-        entrance.left(name.as_str(), None, &end);
+        entrance.refused(name.as_str(), &end);
         Problem::new(status, end.reason())
     })?;
     // Who may not write cannot make it.

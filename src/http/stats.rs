@@ -10,7 +10,7 @@ use super::{
     authorize::Caller,
     error::{Problem, Refusals},
 };
-use crate::{actor::DocumentHandle, document::Document, level::Level};
+use crate::{actor::DocumentHandle, document::Document, history, level::Level};
 
 /// How large a document is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -36,6 +36,8 @@ pub(crate) struct Stats {
     presences: usize,
     /// When it was changed last, in milliseconds since 1970; none where the store does not know.
     changed: Option<u64>,
+    /// Who changed it last: the `sub` of a token; none where that is not known.
+    changed_by: Option<String>,
 }
 
 /// How large a document is
@@ -83,5 +85,6 @@ pub(crate) async fn stats(
         sessions: described.sessions.len(),
         presences: described.presence.len(),
         changed,
+        changed_by: history::last_author(&*shared.backend, &name).await?,
     }))
 }

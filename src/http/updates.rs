@@ -2,7 +2,7 @@
 
 use axum::{
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
 };
 
 use super::{
@@ -56,12 +56,7 @@ pub(crate) async fn send(
     if headers.contains_key(header::CONTENT_TYPE) {
         require_type(&headers, "application/octet-stream")?;
     }
-    let expected = match headers.get(header::IF_MATCH) {
-        Some(value) => {
-            Some(value.to_str().map_err(|_| Problem::bad_request("If-Match is no text"))?.to_owned())
-        }
-        None => None,
-    };
+    let expected = expected(&headers)?;
     let send = |document: DocumentHandle| {
         let (update, expected, author) = (update.clone(), expected.clone(), access.author());
         async move {
@@ -87,8 +82,15 @@ pub(crate) async fn send(
     }
 }
 
+/// What `If-Match` says.
+pub(super) fn expected(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let read = |value: &HeaderValue| value.to_str().map(str::to_owned);
+    let expected = headers.get(header::IF_MATCH).map(read).transpose();
+    expected.map_err(|_| Problem::bad_request("If-Match is no text"))
+}
+
 /// Whether one of these tags is the document's (RFC 9110, section 13.1.1).
-fn matches(expected: &str, document: &Document) -> Result<bool, crate::document::UpdateError> {
+pub(super) fn matches(expected: &str, document: &Document) -> Result<bool, crate::document::UpdateError> {
     if expected.trim() == "*" {
         return Ok(!document.is_empty());
     }

@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
+import { createHmac } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
@@ -18,7 +19,8 @@ import * as Y from 'yjs'
 /** The top of the repository. */
 export const repository = resolve(dirname(fileURLToPath(import.meta.url)), '../..')
 
-const binary = process.env.QUIRE_BIN ?? resolve(repository, process.env.CARGO_TARGET_DIR ?? 'target', 'debug/quire')
+/** The server and its commands. */
+export const binary = process.env.QUIRE_BIN ?? resolve(repository, process.env.CARGO_TARGET_DIR ?? 'target', 'debug/quire')
 
 /** Milliseconds in which something must come true that usually takes a few: the machine may be busy. */
 const PATIENCE = 20_000
@@ -188,6 +190,14 @@ class Server {
 export function token(secret, user, document, level, { ttl = 60 } = {}) {
   const asked = ['--user', user, '--document', document, '--level', level, '--ttl', ttl]
   return execFileSync(binary, ['token', ...asked], { env: { ...environment(), QUIRE_SECRET: secret } }).toString().trim()
+}
+
+/** A token with these claims, as an application makes it that has the server's secret. */
+export function signedToken(secret, claims) {
+  const encoded = (value) => Buffer.from(JSON.stringify(value)).toString('base64url')
+  const exp = Math.floor(Date.now() / 1_000) + 600
+  const signed = `${encoded({ alg: 'HS256', typ: 'JWT' })}.${encoded({ iss: 'quire', exp, ...claims })}`
+  return `${signed}.${createHmac('sha256', secret).update(signed).digest('base64url')}`
 }
 
 /** Settings of whoever runs the tests must not reach the server under test. */

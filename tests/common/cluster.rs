@@ -51,10 +51,17 @@ pub struct Node {
 impl Node {
     /// One on the Redis at this address.
     pub fn start(redis: &str) -> Self {
+        Self::start_with(&["--redis", redis], &[])
+    }
+
+    /// One with these arguments and variables.
+    pub fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("log");
         let mut process = Command::new(env!("CARGO_BIN_EXE_quire"))
-            .args(["--redis", redis, "--listen", "127.0.0.1:0", "--idle", "1"])
+            .args(["--listen", "127.0.0.1:0", "--idle", "1"])
+            .args(arguments)
+            .envs(variables.iter().copied())
             // A node refuses settings that it does not know.
             .env_remove("QUIRE_TEST_LONG")
             .current_dir(folder.path())

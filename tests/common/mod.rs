@@ -103,8 +103,7 @@ impl TestServer {
 
     /// Sends a POST request with a body.
     pub async fn post(&self, path: &str, headers: &str, body: &[u8]) -> Response {
-        let headers = format!("{headers}Content-Length: {}\r\n", body.len());
-        self.request_with("POST", path, &headers, body).await
+        self.request_with("POST", path, headers, body).await
     }
 
     pub async fn request(&self, method: &str, path: &str, headers: &str) -> Response {
@@ -114,8 +113,14 @@ impl TestServer {
     pub async fn request_with(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Response {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut socket = TcpStream::connect(&self.address).await.unwrap();
-        let request =
-            format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
+        // Who says another length means it.
+        let length = match headers.to_ascii_lowercase().contains("content-length:") {
+            true => String::new(),
+            false => format!("Content-Length: {}\r\n", body.len()),
+        };
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}{length}\r\n"
+        );
         socket.write_all(&[request.as_bytes(), body].concat()).await.unwrap();
         let mut bytes = Vec::new();
         within(socket.read_to_end(&mut bytes)).await.unwrap();

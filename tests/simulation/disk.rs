@@ -9,7 +9,9 @@ use std::{
 
 use bytes::Bytes;
 use quire::{
-    backend::{Answer, Appended, Backend, BackendError, Listed, Position, Segment, Stored},
+    backend::{
+        Answer, Appended, Backend, BackendError, Exchange, Exchanged, Listed, Position, Segment, Stored,
+    },
     document::Document,
     name::DocumentName,
     record::{Authored, Record},
@@ -202,6 +204,10 @@ impl Backend for Disk {
 
     fn create(&self, _: &DocumentName) -> Answer<bool> {
         self.write(|_| false)
+    }
+
+    fn exchange(&self, _: Exchange) -> Answer<Exchanged> {
+        self.write(|_| Exchanged::default())
     }
 
     fn close(&self) -> Answer<()> {

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use quire::{
-    actor::DocumentHandle,
+    actor::{DocumentHandle, Surroundings},
     backend::{Backend, redis::Redis as RedisBackend},
     document::Document,
     hub::Hub,
@@ -75,7 +75,8 @@ impl Process {
                 Arc::new(RedisBackend::new(Arc::new(redis.link(node)), run, runtime.handle()))
             }
         };
-        let hub = Hub::new(backend, runtime.handle().clone(), idle, Arc::default(), None, Arc::default());
+        let around = Surroundings { idle, ..Surroundings::default() };
+        let hub = Hub::new(backend, runtime.handle().clone(), around);
         Self { runtime, hub }
     }
 

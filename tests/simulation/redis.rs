@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use quire::{
     backend::{
-        Answer, BackendError, Position, Segment,
+        Answer, BackendError, Exchange, Exchanged, Position, Segment,
         redis::{
             envelope::{Envelope, Words},
             store::{
@@ -437,6 +437,10 @@ impl Store for Link {
 
     fn set_aside(&self, _: &Keys, entry: Bytes, _: u32) -> Answer<()> {
         self.ask(move |state| state.kept.set_aside.push(entry))
+    }
+
+    fn exchange(&self, _: Exchange) -> Answer<Exchanged> {
+        self.ask(|_| Exchanged::default())
     }
 
     fn publish(&self, channel: &str, message: Bytes) -> Answer<u64> {

@@ -9,18 +9,21 @@ import type * as Y from 'yjs'
 import { drawCaret, drawSelection, tidyCarets, wakeLabels } from './carets'
 import { presenceForCarets } from './presence'
 
+/** How text can be formatted here. */
+export const FORMATTING = StarterKit.configure({
+  heading: { levels: [1, 2, 3] },
+  // Undoing is Collaboration's: it takes back this visitor's changes and leaves other people's.
+  undoRedo: false,
+  // Every client that opens a text ending in a heading would add its own line after it.
+  trailingNode: false,
+})
+
 /** Starts the editor of this document inside the given element. */
 export function createEditor(place: HTMLElement, ydoc: Y.Doc, awareness: Awareness): Editor {
   const editor = new Editor({
     element: place,
     extensions: [
-      StarterKit.configure({
-        heading: { levels: [1, 2, 3] },
-        // Undoing is Collaboration's: it takes back this visitor's changes and leaves other people's.
-        undoRedo: false,
-        // Every client that opens a text ending in a heading would add its own line after it.
-        trailingNode: false,
-      }),
+      FORMATTING,
       Placeholder.configure({ placeholder: 'Start writing…' }),
       Collaboration.configure({ document: ydoc }),
       CollaborationCaret.configure({

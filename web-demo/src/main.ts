@@ -3,6 +3,7 @@ import './page.css'
 import './people.css'
 import './toolbar.css'
 import './document.css'
+import './history.css'
 import { Awareness } from 'y-protocols/awareness'
 import * as Y from 'yjs'
 import { connect } from './connection'
@@ -11,6 +12,7 @@ import { documentNameOfThisPage } from './document-name'
 import { createEditor } from './editor'
 import { element } from './element'
 import { fillExportMenu } from './export'
+import { attachHistory } from './history'
 import { attachLinkDialog } from './link-dialog'
 import { keepPageOffline } from './offline-page'
 import { showPeople } from './people'
@@ -18,12 +20,12 @@ import { personOfThisVisitor } from './person'
 import { attachShare } from './share'
 import { Status } from './status'
 import { showTitle } from './title'
-import { mayWrite, tokenOfThisPage } from './token'
+import { may, tokenOfThisPage } from './token'
 import { attachToolbar } from './toolbar'
 
 const documentName = documentNameOfThisPage()
 const token = tokenOfThisPage()
-const readOnly = token !== null && !mayWrite(token, documentName)
+const readOnly = !may(token, 'write', documentName)
 const ydoc = new Y.Doc()
 const awareness = new Awareness(ydoc)
 awareness.setLocalStateField('user', personOfThisVisitor(token))
@@ -32,6 +34,7 @@ showTitle(documentName)
 fillExportMenu(documentName, token)
 attachShare(documentName)
 showPeople(awareness)
+attachHistory(documentName, token, awareness)
 
 const editor = createEditor(element('editor'), ydoc, awareness)
 const openLinkDialog = attachLinkDialog(editor)

@@ -41,7 +41,7 @@ function entry(person: PersonHere): HTMLLIElement {
 }
 
 function ownEntry(visitor: PersonHere, change: (person: Person) => void): HTMLLIElement {
-  let person: Person = { name: visitor.name, color: visitor.color }
+  let person: Person = { id: visitor.id, name: visitor.name, color: visitor.color }
 
   const item = document.createElement('li')
   item.className = 'own'
@@ -105,13 +105,13 @@ function ownEntry(visitor: PersonHere, change: (person: Person) => void): HTMLLI
   return item
 }
 
-function avatar<Tag extends 'span' | 'button'>(tag: Tag): HTMLElementTagNameMap[Tag] {
+export function avatar<Tag extends 'span' | 'button'>(tag: Tag): HTMLElementTagNameMap[Tag] {
   const picture = document.createElement(tag)
   picture.className = 'avatar'
   return picture
 }
 
-function paintAvatar(picture: HTMLElement, person: Person): void {
+export function paintAvatar(picture: HTMLElement, person: Person): void {
   picture.style.setProperty('--person', person.color)
   picture.style.setProperty('--on-person', textColorOn(person.color))
   // As an attribute, the initials do not mix with the name in the entry's text.

@@ -3,6 +3,8 @@ import { pick } from './pick'
 import type { Token } from './token'
 
 export interface Person {
+  /** The user's id in the token, where there is one. */
+  readonly id?: string
   readonly name: string
   readonly color: string
 }
@@ -13,7 +15,7 @@ export const MAX_NAME_LENGTH = 40
 // All of one lightness: white reads well on each (4.5:1), and each stands out on paper, light or dark (3:1).
 const COLORS = ['#c84240', '#b95303', '#996702', '#5d7b05', '#02833b', '#037f75', '#037b9b', '#286fd3', '#7b5dcf', '#a74dad', '#c0427d']
 const NEUTRAL_COLOR = '#6f6f6f'
-const NAMELESS = 'Someone'
+const NAMELESS = 'Somebody'
 
 const MOODS = ['Curious', 'Patient', 'Merry', 'Gentle', 'Brave', 'Clever', 'Sunny', 'Quiet', 'Nimble', 'Kind', 'Lively', 'Thoughtful']
 const ANIMALS = ['Heron', 'Otter', 'Fox', 'Owl', 'Badger', 'Swift', 'Hare', 'Wren', 'Lynx', 'Seal', 'Robin', 'Beaver']
@@ -25,6 +27,7 @@ const COLOR_KEY = 'quire:person-color'
 export function personOfThisVisitor(token: Token | null): Person {
   const link = new URLSearchParams(location.search)
   const person = {
+    id: token?.id,
     name: cleanName(token?.name) ?? cleanName(link.get('name')) ?? cleanName(recall(NAME_KEY)) ?? `${pick(MOODS)} ${pick(ANIMALS)}`,
     color: cleanColor(token?.color) ?? cleanColor(link.get('color')) ?? cleanColor(recall(COLOR_KEY)) ?? pick(COLORS),
   }
@@ -48,8 +51,16 @@ export function keepPerson(person: Person): void {
 /** The person in what another client says about itself, which may be anything at all. */
 export function personFromStranger(claim: unknown): Person | null {
   if (typeof claim !== 'object' || claim === null) return null
-  const { name, color } = claim as Record<string, unknown>
-  return { name: cleanName(name) ?? NAMELESS, color: cleanColor(color) ?? NEUTRAL_COLOR }
+  const { id, name, color } = claim as Record<string, unknown>
+  return { id: typeof id === 'string' ? id : undefined, name: cleanName(name) ?? NAMELESS, color: cleanColor(color) ?? NEUTRAL_COLOR }
+}
+
+/** Who is only known by the id in their tokens, or not at all. The same id has the same colour everywhere. */
+export function personWithId(id: string | null): Person {
+  if (id === null) return { name: NAMELESS, color: NEUTRAL_COLOR }
+  let hash = 0
+  for (const character of id) hash = (Math.imul(hash, 31) + character.codePointAt(0)!) >>> 0
+  return { id, name: cleanName(id) ?? NAMELESS, color: COLORS[hash % COLORS.length]! }
 }
 
 /** A name fit to show, or null if nothing is left of it. */

@@ -3,6 +3,8 @@
 export interface Token {
   /** What the server asks for. */
   readonly text: string
+  /** The visitor's id, which the server writes to what the visitor edits. */
+  readonly id: string | undefined
   /** The visitor's name and color, where it says so. */
   readonly name: unknown
   readonly color: unknown
@@ -28,11 +30,15 @@ export function tokenOfThisPage(): Token | null {
   return read(given)
 }
 
-/** Whether the token lets this visitor change the document; the server has the last word. */
-export function mayWrite(token: Token, documentName: string): boolean {
+/** What one may do with a document; each level includes the ones before. */
+const LEVELS = ['read', 'write', 'admin'] as const
+
+/** Whether this visitor may do so much with the document; the server has the last word. It asks nobody where there is no token. */
+export function may(token: Token | null, wanted: (typeof LEVELS)[number], documentName: string): boolean {
+  if (token === null) return true
   return token.rules.some(({ name, level }) => {
     const matches = name.endsWith('*') ? documentName.startsWith(name.slice(0, -1)) : name === documentName
-    return matches && (level === 'write' || level === 'admin')
+    return matches && LEVELS.findIndex((one) => one === level) >= LEVELS.indexOf(wanted)
   })
 }
 
@@ -41,7 +47,8 @@ function read(text: string | null): Token | null {
   const claims = claimsOf(text)
   const documents = Array.isArray(claims.documents) ? claims.documents : []
   const rules = documents.filter((rule) => typeof rule?.name === 'string' && typeof rule?.level === 'string')
-  return { text, name: claims.name ?? claims.sub, color: claims.color, rules }
+  const id = typeof claims.sub === 'string' ? claims.sub : undefined
+  return { text, id, name: claims.name ?? claims.sub, color: claims.color, rules }
 }
 
 function claimsOf(text: string): Record<string, unknown> {

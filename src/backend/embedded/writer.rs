@@ -13,10 +13,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     lifecycle::{self, Row},
-    position, store_error,
+    position, queue, store_error,
 };
 use crate::{
-    backend::{BackendError, MAX_SET_ASIDE, Position, Segment},
+    backend::{BackendError, Exchange, Exchanged, MAX_SET_ASIDE, Position, Segment},
     name::DocumentName,
 };
 
@@ -35,9 +35,13 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(60 * 60);
 /// What the writer hears.
 pub(super) enum Request {
     Write(Write),
+    Exchange(Asked),
     /// Take what is in the queue, and nothing more.
     Close,
 }
+
+/// An exchange with the queue, and who waits for its answer.
+pub(super) type Asked = (Exchange, oneshot::Sender<Result<Exchanged, BackendError>>);
 
 pub(super) struct Write {
     pub(super) name: DocumentName,
@@ -73,7 +77,17 @@ impl Writer {
         let mut expire_at = self.expire();
         while let Some(first) = requests.blocking_recv() {
             let start = Instant::now();
-            self.write(gather(first, &mut requests));
+            let mut exchanges = Vec::new();
+            let group = gather(first, &mut requests, &mut exchanges);
+            if !group.is_empty() {
+                self.write(group);
+            }
+            // After what people wait for.
+            for (exchange, done) in exchanges {
+                let exchanged = self.change(|database| queue::exchange(database, &exchange));
+                // An error: nobody waits for the answer any more.
+                let _ = done.send(exchanged.map_err(store_error));
+            }
             if expire_at <= start {
                 expire_at = self.expire();
             }
@@ -137,8 +151,8 @@ impl Writer {
     }
 }
 
-/// Everything that waits, as far as it goes into one group.
-fn gather(first: Request, requests: &mut mpsc::Receiver<Request>) -> Vec<Write> {
+/// Everything that waits, as far as it goes into one group; exchanges with the queue are put beside.
+fn gather(first: Request, requests: &mut mpsc::Receiver<Request>, exchanges: &mut Vec<Asked>) -> Vec<Write> {
     let (mut group, mut bytes) = (Vec::new(), 0);
     let mut next = Some(first);
     while let Some(request) = next {
@@ -147,6 +161,7 @@ fn gather(first: Request, requests: &mut mpsc::Receiver<Request>) -> Vec<Write> 
                 bytes += write.change.bytes();
                 group.push(write);
             }
+            Request::Exchange(asked) => exchanges.push(asked),
             Request::Close => requests.close(),
         }
         let full = group.len() == MAX_GROUP_REQUESTS || bytes >= MAX_GROUP_BYTES;

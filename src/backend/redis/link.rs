@@ -8,6 +8,7 @@ mod checks;
 mod commands;
 mod keeper;
 mod line;
+mod queue;
 mod scripts;
 mod sentinel;
 mod shards;
@@ -23,7 +24,7 @@ use tokio::time::timeout;
 pub use self::checks::Obstacle;
 use self::{address::Deployment, commands::Commands, line::Failure, scripts::Scripts, shards::Shards};
 use super::{
-    super::{Answer, BackendError, Position, Segment},
+    super::{Answer, BackendError, Exchange, Exchanged, Position, Segment},
     store::{Append, Commit, Committed, Entry, Kept, Keys, Leases, Listener, Size, Store},
 };
 use crate::name::DocumentName;
@@ -157,6 +158,11 @@ impl Store for Link {
     fn set_aside(&self, keys: &Keys, entry: Bytes, keep: u32) -> Answer<()> {
         let (commands, keys) = (self.commands.clone(), keys.clone());
         answer(async move { commands.set_aside(&keys, &entry, keep).await })
+    }
+
+    fn exchange(&self, exchange: Exchange) -> Answer<Exchanged> {
+        let commands = self.commands.clone();
+        answer(async move { commands.exchange(&exchange).await })
     }
 
     fn publish(&self, channel: &str, message: Bytes) -> Answer<u64> {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::super::{Answer, Position, Segment};
+use super::super::{Answer, Exchange, Exchanged, Position, Segment};
 use crate::name::DocumentName;
 
 /// For how long a node counts as alive after it has renewed its lease.
@@ -258,6 +258,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Adds something to the list of what was set aside, and keeps the newest so many.
     fn set_aside(&self, keys: &Keys, entry: Bytes, keep: u32) -> Answer<()>;
+
+    /// Changes the queue of notifications, and hands over what is due.
+    fn exchange(&self, exchange: Exchange) -> Answer<Exchanged>;
 
     /// Publishes to the channel, and answers how many hear it.
     fn publish(&self, channel: &str, message: Bytes) -> Answer<u64>;

@@ -17,9 +17,9 @@ use yrs::{
     Any, Array, ArrayRef, In, Map, MapPrelim, MapRef, Out, Text, TransactionMut, WriteTxn, Xml,
     XmlElementPrelim, XmlFragment, XmlFragmentPrelim,
     types::{
-        Delta,
+        Attrs, Delta,
         array::ArrayPrelim,
-        text::DeltaPrelim,
+        text::{DeltaPrelim, YChange},
         xml::{XmlDeltaPrelim, XmlIn},
     },
 };
@@ -28,6 +28,10 @@ use super::content::{Content, Run, attributes, out, read, runs};
 
 /// How long one sequence may be compared.
 const DEADLINE: Duration = Duration::from_millis(200);
+
+/// How many differences there may be between two sequences; beyond, all that lies between the first and the last one is
+/// taken for different. Each of them is looked for from the beginning.
+const MAX_DIFFERENCES: usize = 2_000;
 
 /// Gives a root type this content.
 pub(super) fn give(transaction: &mut TransactionMut<'_>, root: &str, content: &Content) {
@@ -54,7 +58,7 @@ pub(super) fn give(transaction: &mut TransactionMut<'_>, root: &str, content: &C
 }
 
 /// Gives a shared type the content of one of its kind.
-fn set(transaction: &mut TransactionMut<'_>, shared: &Out, content: &Content) {
+pub(super) fn set(transaction: &mut TransactionMut<'_>, shared: &Out, content: &Content) {
     match (shared, content) {
         (Out::YText(text), Content::Text(runs)) => set_text(transaction, text, runs),
         (Out::YMap(map), Content::Map(entries)) => set_map(transaction, map, entries),
@@ -118,8 +122,8 @@ fn set_array(transaction: &mut TransactionMut<'_>, array: &ArrayRef, wanted: &[C
         match step {
             Step::Remove { at, count } => array.remove_range(transaction, at as u32, count as u32),
             Step::Insert { at, from } => {
-                for (index, content) in (at as u32..).zip(&wanted[from]) {
-                    let value = array.insert(transaction, index, empty(content));
+                for content in wanted[from].iter().rev() {
+                    let value = array.insert(transaction, at as u32, empty(content));
                     set(transaction, &value, content);
                 }
             }
@@ -134,13 +138,12 @@ fn set_children<P: XmlFragment>(transaction: &mut TransactionMut<'_>, parent: &P
     for step in steps(&present, wanted) {
         match step {
             Step::Remove { at, count } => parent.remove_range(transaction, at as u32, count as u32),
+            // The last one first: then all have the same place, and none is looked for behind the others.
             Step::Insert { at, from } => {
-                let mut index = at as u32;
-                for content in &wanted[from] {
+                for content in wanted[from].iter().rev() {
                     let Some(node) = empty_node(content) else { continue };
-                    let node = out(parent.insert(transaction, index, node));
+                    let node = out(parent.insert(transaction, at as u32, node));
                     set(transaction, &node, content);
-                    index += 1;
                 }
             }
             Step::Change { at, to } => set(transaction, &nodes[at], &wanted[to]),
@@ -192,7 +195,7 @@ fn steps(present: &[Content], wanted: &[Content]) -> Vec<Step> {
 }
 
 /// Equal for equal contents.
-fn key(content: &Content) -> u128 {
+pub(super) fn key(content: &Content) -> u128 {
     xxh3_128(format!("{content:?}").as_bytes())
 }
 
@@ -204,13 +207,26 @@ fn shared_kind(content: &Content) -> u128 {
     }
 }
 
-fn differences<T: Eq + std::hash::Hash + Ord>(old: &[T], new: &[T]) -> Vec<DiffOp> {
+/// What is different between two sequences, as far as that is found in time.
+pub(super) fn differences<T: Eq + std::hash::Hash + Ord>(old: &[T], new: &[T]) -> Vec<DiffOp> {
     let deadline = Some(Instant::now() + DEADLINE);
-    capture_diff_deadline(Algorithm::Myers, old, 0..old.len(), new, 0..new.len(), deadline)
+    let found = capture_diff_deadline(Algorithm::Myers, old, 0..old.len(), new, 0..new.len(), deadline);
+    if found.len() <= MAX_DIFFERENCES {
+        return found;
+    }
+    let start = old.iter().zip(new).take_while(|(old, new)| old == new).count();
+    let end =
+        old[start..].iter().rev().zip(new[start..].iter().rev()).take_while(|(old, new)| old == new).count();
+    let (old_len, new_len) = (old.len() - start - end, new.len() - start - end);
+    vec![
+        DiffOp::Equal { old_index: 0, new_index: 0, len: start },
+        DiffOp::Replace { old_index: start, old_len, new_index: start, new_len },
+        DiffOp::Equal { old_index: start + old_len, new_index: start + new_len, len: end },
+    ]
 }
 
 /// A shared type with nothing in it, or the value itself.
-fn empty(content: &Content) -> In {
+pub(super) fn empty(content: &Content) -> In {
     match content {
         Content::Any(any) => In::Any(any.clone()),
         Content::Text(_) => In::Text(DeltaPrelim::default()),
@@ -269,10 +285,6 @@ impl<'a> Characters<'a> {
         &self.all[self.runs[at] as usize].format
     }
 
-    fn insert(&self, at: usize) -> &Content {
-        &self.all[self.runs[at] as usize].insert
-    }
-
     /// The pieces of a part that are of one run each.
     fn pieces(&self, range: Range<usize>) -> Vec<Range<usize>> {
         let mut pieces: Vec<Range<usize>> = Vec::new();
@@ -293,90 +305,85 @@ fn set_text<T: Text>(transaction: &mut TransactionMut<'_>, text: &T, wanted: &[R
     }
     let mut embedded = HashMap::new();
     let (old, new) = (Characters::new(&present, &mut embedded), Characters::new(wanted, &mut embedded));
-    // Where each character is, in the units of Yjs.
-    let mut places = Vec::with_capacity(old.tokens.len() + 1);
-    let mut place = 0;
-    for at in 0..old.tokens.len() {
-        places.push(place);
-        place += old.len(at..at + 1);
-    }
-    places.push(place);
-    for op in differences(&old.tokens, &new.tokens).into_iter().rev() {
+    // One walk through the text, however many changes there are.
+    let mut delta: Vec<Delta<In>> = Vec::new();
+    for op in differences(&old.tokens, &new.tokens) {
+        let (removed, inserted) = (op.old_range(), op.new_range());
         if matches!(op, DiffOp::Equal { .. }) {
+            delta.extend(retained(&old, &new, removed, inserted));
             continue;
         }
-        let (removed, inserted) = (op.old_range(), op.new_range());
-        let at = places[removed.start];
         // Before what is removed, so that it stands in the middle of what stays.
-        let mut index = at;
         for piece in new.pieces(inserted) {
-            let length = new.len(piece.clone());
-            insert(transaction, text, index, &new, piece);
-            index += length;
+            let run = &new.all[new.runs[piece.start] as usize];
+            let insert = match &run.insert {
+                Content::Any(Any::String(_)) => {
+                    let characters = new.tokens[piece].iter().filter_map(|token| char::from_u32(*token));
+                    In::Any(Any::from(characters.collect::<String>()))
+                }
+                shared => empty(shared),
+            };
+            delta.push(Delta::Inserted(insert, Some(Box::new(run.attrs()))));
         }
         if !removed.is_empty() {
-            text.remove_range(transaction, index, places[removed.end] - at);
+            delta.push(Delta::Deleted(old.len(removed)));
         }
     }
+    text.apply_delta(transaction, delta);
     set_format(transaction, text, &new);
+    fill(transaction, text, wanted);
 }
 
-fn insert<T: Text>(
-    transaction: &mut TransactionMut<'_>,
-    text: &T,
-    index: u32,
-    new: &Characters<'_>,
-    piece: Range<usize>,
-) {
-    let run = &new.all[new.runs[piece.start] as usize];
-    match new.insert(piece.start) {
-        Content::Any(Any::String(_)) => {
-            let characters = new.tokens[piece].iter().filter_map(|token| char::from_u32(*token));
-            text.insert_with_attributes(transaction, index, &characters.collect::<String>(), run.attrs());
-        }
-        Content::Any(any) => {
-            text.insert_embed_with_attributes(transaction, index, any.clone(), run.attrs());
-        }
-        shared => {
-            let insert = Delta::Inserted(empty(shared), Some(Box::new(run.attrs())));
-            let skip = (index > 0).then_some(Delta::Retain(index, None));
-            text.apply_delta(transaction, skip.into_iter().chain([insert]));
-            // It stands there now, the first that begins at this place.
-            let mut place = 0;
-            for diff in text.diff(transaction, yrs::types::text::YChange::identity) {
-                if place == index {
-                    set(transaction, &diff.insert, shared);
-                    break;
-                }
-                place += match &diff.insert {
-                    Out::Any(Any::String(text)) => text.encode_utf16().count() as u32,
-                    _ => 1,
-                };
-            }
-        }
-    }
-}
-
-/// Gives a text that has these characters their format.
+/// The engine mistakes some formats where much changes at once (yrs 0.28): those are set by themselves.
 fn set_format<T: Text>(transaction: &mut TransactionMut<'_>, text: &T, new: &Characters<'_>) {
     let present = runs(text, transaction);
-    let old = Characters::new(&present, &mut HashMap::new());
+    let is = Characters::new(&present, &mut HashMap::new());
+    let all = 0..new.tokens.len().min(is.tokens.len());
     let mut at = 0;
-    let mut index = 0;
-    while at < new.tokens.len() && at < old.tokens.len() {
-        let runs = (old.runs[at], new.runs[at]);
-        let length = (at..new.tokens.len().min(old.tokens.len()))
-            .take_while(|at| (old.runs[*at], new.runs[*at]) == runs)
-            .count();
-        let (is, wanted) = (old.format(at), new.format(at));
-        let units = new.len(at..at + length);
-        if is != wanted {
-            let keys: BTreeSet<_> = is.keys().chain(wanted.keys()).collect();
-            let changed = keys.into_iter().filter(|key| is.get(*key) != wanted.get(*key));
-            let changed = changed.map(|key| (key.clone(), wanted.get(key).cloned().unwrap_or(Any::Null)));
-            text.format(transaction, index, units, changed.collect());
+    for change in retained(&is, new, all.clone(), all) {
+        let Delta::Retain(length, attributes) = change else { continue };
+        if let Some(attributes) = attributes {
+            text.format(transaction, at, length, *attributes);
         }
-        index += units;
         at += length;
+    }
+}
+
+/// What stays, with the format that it is to have.
+fn retained(
+    old: &Characters<'_>,
+    new: &Characters<'_>,
+    from: Range<usize>,
+    to: Range<usize>,
+) -> Vec<Delta<In>> {
+    let mut delta = Vec::new();
+    let mut done = 0;
+    while done < from.len() {
+        let runs = |at: usize| (old.runs[from.start + at], new.runs[to.start + at]);
+        let end = (done..from.len()).find(|at| runs(*at) != runs(done)).unwrap_or(from.len());
+        let (is, wanted) = (old.format(from.start + done), new.format(to.start + done));
+        let keys: BTreeSet<_> = is.keys().chain(wanted.keys()).collect();
+        let changed = keys.into_iter().filter(|key| is.get(*key) != wanted.get(*key));
+        let changed: Attrs =
+            changed.map(|key| (key.clone(), wanted.get(key).cloned().unwrap_or(Any::Null))).collect();
+        let attributes = (!changed.is_empty()).then(|| Box::new(changed));
+        delta.push(Delta::Retain(new.len(to.start + done..to.start + end), attributes));
+        done = end;
+    }
+    delta
+}
+
+/// Gives the shared types in a text, which are where they are wanted, their content.
+fn fill<T: Text>(transaction: &mut TransactionMut<'_>, text: &T, wanted: &[Run]) {
+    let is_shared = |run: &&Run| !matches!(run.insert, Content::Any(_));
+    if !wanted.iter().any(|run| is_shared(&run)) {
+        return;
+    }
+    let there = text.diff(transaction, YChange::identity).into_iter().map(|diff| diff.insert);
+    let there: Vec<Out> = there.filter(|insert| !matches!(insert, Out::Any(_))).collect();
+    for (shared, run) in there.iter().zip(wanted.iter().filter(is_shared)) {
+        if read(shared, transaction) != run.insert {
+            set(transaction, shared, &run.insert);
+        }
     }
 }

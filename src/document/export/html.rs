@@ -246,7 +246,7 @@ fn plain(value: &Json) -> Option<String> {
 }
 
 /// Whether a picture may be fetched from there, or is there itself.
-pub(super) fn is_image(source: &str) -> bool {
+pub(in crate::document) fn is_image(source: &str) -> bool {
     is_harmless(source) || source.starts_with("data:image/") || source.starts_with("blob:")
 }
 

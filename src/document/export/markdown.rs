@@ -246,7 +246,13 @@ fn lines(nodes: &[Node], line_break: &str) -> String {
                 true => text.push_str(&at_line_start(escaped)),
                 false => text.push_str(escaped),
             },
-            Piece::Other(other) => text.push_str(other),
+            Piece::Other(other) => {
+                // With this sign before it a link would be a picture.
+                if other.starts_with('[') && text.ends_with('!') {
+                    text.insert(text.len() - 1, '\\');
+                }
+                text.push_str(other);
+            }
             Piece::Break => {
                 keep_spaces_at_end(&mut text);
                 text.push_str(if index + 1 == pieces.len() { "<br>" } else { line_break });
@@ -408,8 +414,6 @@ fn escaped(text: &str, breaks: bool) -> String {
         let rest = rest.as_str();
         let is_markup = match c {
             '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '&' | '~' | '|' | '#' => true,
-            // Behind the text a link may stand.
-            '!' => rest.is_empty(),
             // Addresses that GitHub makes links of.
             ':' => rest.starts_with("//"),
             '.' => ends_with_www(&escaped),

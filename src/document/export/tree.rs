@@ -157,7 +157,7 @@ impl Mark {
 
 /// Whether an address may be followed, as Tiptap has it: one of these protocols, or none at all. `javascript:` is not
 /// among them, however it is written.
-pub(super) fn is_harmless(address: &str) -> bool {
+pub(in crate::document) fn is_harmless(address: &str) -> bool {
     const PROTOCOLS: [&str; 10] =
         ["http", "https", "ftp", "ftps", "mailto", "tel", "callto", "sms", "cid", "xmpp"];
     let address: String = address.chars().filter(|c| !c.is_whitespace() && !c.is_control()).collect();
@@ -186,7 +186,7 @@ impl Exporter<'_, '_> {
         nodes
     }
 
-    fn element(&self, element: &XmlElementRef) -> Element {
+    pub(super) fn element(&self, element: &XmlElementRef) -> Element {
         let attributes = element
             .attributes(self.transaction)
             .filter(|(_, value)| !matches!(value, Out::Any(Any::Undefined)))

@@ -15,7 +15,7 @@ pub(super) const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 const OLDEST_MAJOR: u32 = 7;
 
 /// What the commands and the scripts call, in an order in which nothing stays; `{}` is a key.
-const NEEDED: [&str; 34] = [
+const NEEDED: [&str; 36] = [
     "XADD {} 0-1 u 0",
     "XRANGE {} - +",
     "XREVRANGE {} + - COUNT 1",
@@ -43,6 +43,8 @@ const NEEDED: [&str; 34] = [
     "SREM {} 0",
     "ZADD {} 0 a",
     "ZRANGEBYLEX {} - +",
+    "ZRANGEBYSCORE {} 0 0",
+    "ZCARD {}",
     "ZREM {} a",
     "SET {} 0 PX 1000",
     "EXISTS {}",

@@ -291,7 +291,7 @@ impl Commands {
     }
 
     /// The connection for a command with a key and so many bytes.
-    fn line(&self, key: &str, bytes: usize) -> Arc<Line> {
+    pub(super) fn line(&self, key: &str, bytes: usize) -> Arc<Line> {
         match bytes > LARGE_BYTES {
             true => self.bulk(key),
             false => self.command(key),

@@ -180,6 +180,45 @@ if ARGV[2] == '1'
   redis.call('HDEL', KEYS[1], ARGV[1])
 end";
 
+/// Keys: the notifications by when they are due, their bodies, how often they were tried. Arguments: the time now and
+/// that until which what is claimed is nobody else's, in milliseconds; how many there may be, how many are claimed, and how
+/// many are removed and tried again; then the ids of the former, and of the latter id, time and tries; and of those that
+/// are new id and body.
+const EXCHANGE: &str = "
+local at = 7
+for i = 1, tonumber(ARGV[5]) do
+  redis.call('ZREM', KEYS[1], ARGV[at])
+  redis.call('HDEL', KEYS[2], ARGV[at])
+  redis.call('HDEL', KEYS[3], ARGV[at])
+  at = at + 1
+end
+for i = 1, tonumber(ARGV[6]) do
+  if redis.call('HEXISTS', KEYS[2], ARGV[at]) == 1 then
+    redis.call('ZADD', KEYS[1], ARGV[at + 1], ARGV[at])
+    redis.call('HSET', KEYS[3], ARGV[at], ARGV[at + 2])
+  end
+  at = at + 3
+end
+local waiting = redis.call('ZCARD', KEYS[1])
+local dropped = 0
+for i = at, #ARGV, 2 do
+  if redis.call('HEXISTS', KEYS[2], ARGV[i]) == 0 then
+    if waiting < tonumber(ARGV[3]) then
+      redis.call('ZADD', KEYS[1], ARGV[1], ARGV[i])
+      redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+      waiting = waiting + 1
+    else
+      dropped = dropped + 1
+    end
+  end
+end
+local claimed = {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[4])) do
+  redis.call('ZADD', KEYS[1], ARGV[2], id)
+  claimed[#claimed + 1] = { id, redis.call('HGET', KEYS[2], id) or '', redis.call('HGET', KEYS[3], id) or '0' }
+end
+return { dropped, waiting, claimed }";
+
 /// All scripts.
 pub(super) struct Scripts {
     /// Not a script, but the command that they publish with.
@@ -195,6 +234,7 @@ pub(super) struct Scripts {
     pub(super) lease: Script,
     pub(super) admit: Script,
     pub(super) dismiss: Script,
+    pub(super) exchange: Script,
 }
 
 impl Scripts {
@@ -215,10 +255,11 @@ impl Scripts {
             lease: Script::new(LEASE),
             admit: Script::new(ADMIT),
             dismiss: Script::new(DISMISS),
+            exchange: Script::new(EXCHANGE),
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 11] {
+    pub(super) fn all(&self) -> [&Script; 12] {
         [
             &self.append,
             &self.begin,
@@ -231,6 +272,7 @@ impl Scripts {
             &self.lease,
             &self.admit,
             &self.dismiss,
+            &self.exchange,
         ]
     }
 }
