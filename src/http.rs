@@ -60,6 +60,8 @@ pub(crate) struct Shared {
     pub tokens: Option<Arc<Tokens>>,
     /// How long a deleted document can be taken back.
     pub keep_deleted: Duration,
+    /// Whether there are new versions of documents.
+    pub keeps_history: bool,
     /// From which pages browsers may connect.
     pub origins: Arc<Origins>,
     /// Who is let in.

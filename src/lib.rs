@@ -135,6 +135,7 @@ pub struct Server {
     backend: Arc<dyn Backend>,
     limits: Arc<Limits>,
     keep_deleted: Duration,
+    keeps_history: bool,
     tokens: Option<Arc<Tokens>>,
     origins: Arc<Origins>,
     admission: Arc<Admission>,
@@ -193,13 +194,12 @@ impl Server {
         let runtime = start_runtime()?;
         let backend = open_backend(&config.data, config.redis.as_deref(), runtime.handle())?;
         let limits = Arc::new(config.limits.clone());
-        let history = (!config.history.off).then(|| Arc::new(config.history.clone()));
         let metrics = Arc::<Metrics>::default();
         let webhooks = Webhooks::start(&config.webhooks, backend.clone(), metrics.clone(), runtime.handle())?;
         let around = Surroundings {
             idle: config.idle,
             limits: limits.clone(),
-            history,
+            history: Arc::new(config.history.clone()),
             metrics: metrics.clone(),
             webhooks: webhooks.teller(),
         };
@@ -222,6 +222,7 @@ impl Server {
             backend,
             limits,
             keep_deleted: config.keep_deleted,
+            keeps_history: !config.history.off,
             tokens,
             origins,
             admission,
@@ -258,6 +259,7 @@ impl Server {
             backend: self.backend.clone(),
             limits: self.limits.clone(),
             keep_deleted: self.keep_deleted,
+            keeps_history: self.keeps_history,
             tokens: self.tokens.clone(),
             origins: self.origins.clone(),
             admission: self.admission.clone(),

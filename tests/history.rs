@@ -439,6 +439,52 @@ async fn a_history_can_be_switched_off_and_is_bounded() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn a_time_without_history_leaves_no_hole_in_it() {
+    let server = TestServer::start().await;
+    let doc = new_doc();
+    let mut written = String::new();
+    let mut write = async |server: &TestServer, word: &str| {
+        let update = insertion(&doc, written.len() as u32, word);
+        assert_eq!(server.post("/api/documents/letter/updates", "", &update).await.status, 204);
+        written.push_str(word);
+        written.clone()
+    };
+    write(&server, "one").await;
+    let first = keep(&server, "letter", "first").await;
+    let folder = server.stop().await;
+
+    // Enough that the log is compacted when the document leaves memory.
+    let off = |config: &mut Config| {
+        config.history.off = true;
+        config.idle = Duration::from_millis(100);
+    };
+    let server = TestServer::start_in(folder, off).await;
+    for _ in 0..40 {
+        write(&server, " two").await;
+    }
+    said(&server.post("/api/documents/letter/versions", JSON, br#"{"name":"x"}"#).await, 409, "--no-history");
+    assert_eq!(versions(&server, "letter").await[0]["name"], "first");
+    let start = Instant::now();
+    while body(&server.get("/api/documents/letter/stats").await)["logRecords"] != 0 {
+        assert!(start.elapsed() < PATIENCE, "the log is not compacted");
+        sleep(Duration::from_millis(300)).await;
+    }
+    let server = TestServer::start_in(server.stop().await, |_| ()).await;
+    let whole = write(&server, " three").await;
+    let third = keep(&server, "letter", "third").await;
+    assert_eq!(text_of(&server, "letter", &first).await, "one");
+    assert_eq!(text_of(&server, "letter", &third).await, whole);
+
+    // What a version is restored over is lost where no history is kept, and no older version is said to be that.
+    let server = TestServer::start_in(server.stop().await, off).await;
+    write(&server, " four").await;
+    let restored = server.post(&format!("/api/documents/letter/versions/{third}/restore"), "", b"").await;
+    assert_eq!((restored.status, &body(&restored)["before"]), (200, &Value::Null));
+    assert_eq!(server.text_of("letter").await, whole);
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_history_is_that_of_all_nodes() {
     let redis = RedisServer::start();

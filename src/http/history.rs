@@ -257,8 +257,12 @@ pub(crate) async fn keep(
     Ok((StatusCode::CREATED, Json(newest.into())))
 }
 
-/// The newest version, when everything that was in the document is in it.
+/// The newest version, when everything that was in the document is in it; none, where no history is kept.
 async fn keep_now(shared: &Shared, name: &DocumentName) -> Result<Option<history::Version>, Problem> {
+    // Of an older time there may be versions, but none of what is there now.
+    if !shared.keeps_history {
+        return Ok(None);
+    }
     let keep = |document: DocumentHandle| async move { Ok(document.keep_version().await?) };
     within_time(Repeat::Harmless, ask(shared, name, keep)).await?;
     Ok(history::versions(&*shared.backend, name).await?.pop())
@@ -371,7 +375,7 @@ pub(crate) async fn remove(
 /// What restoring a version has done.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Restored {
-    /// The version of what was there before: restoring it undoes this.
+    /// The version of what was there before: restoring it undoes this. None where the server keeps no history.
     #[schema(example = "0-23")]
     before: Option<String>,
 }
