@@ -208,6 +208,36 @@ async fn a_year_of_edits_costs_little() {
     backend.close().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_was_answered_stays_when_versions_are_joined() {
+    let folder = TempDir::new().unwrap();
+    let backend: Arc<dyn Backend> = Arc::new(Embedded::open(folder.path()).unwrap());
+    let updates = paper();
+    for round in 0..10 {
+        let name = DocumentName::new(&format!("paper {round}")).unwrap();
+        let mut ids = Vec::new();
+        for part in updates[..8_000].chunks(4_000) {
+            let updates = part.iter().map(|update| Authored { update: update.clone(), user: None }).collect();
+            let record = Record { time: 0, updates };
+            let through = backend.append(&name, record.write()).await.unwrap().position;
+            let segment = history::gather(&*backend, &name, through, 0).await.unwrap();
+            let snapshot = record::write_snapshot(&[0, 0]).unwrap();
+            backend.compact(&name, through, snapshot, segment).await.unwrap();
+            ids.push(through);
+        }
+        // While the two are merged, the second one gets a name.
+        let naming = async {
+            sleep(Duration::from_millis(round)).await;
+            history::rename(&*backend, &name, ids[1], Some("final".to_owned()), None).await
+        };
+        let (removed, named) = tokio::join!(history::remove(&*backend, &name, ids[0]), naming);
+        assert_eq!((removed, named), (Ok(true), Ok(true)));
+        let left = history::versions(&*backend, &name).await.unwrap();
+        assert_eq!((left.len(), left[0].about.name.as_deref()), (1, Some("final")), "round {round}");
+    }
+    backend.close().await.unwrap();
+}
+
 fn with_secret(config: &mut Config) {
     config.authentication.secret = Some(Secret::new(SECRET.to_owned()));
 }

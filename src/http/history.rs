@@ -241,13 +241,23 @@ pub(crate) async fn keep(
     access.require(&named.document, Level::Write)?;
     let name = naming.checked()?;
     require_document(&shared, &named.document).await?;
-    let Some(mut newest) = keep_now(&shared, &named.document).await? else {
-        let reason =
-            "there is no version: the server keeps no history (--no-history), or nothing was ever written";
-        return Err(Problem::new(StatusCode::CONFLICT, reason));
+    let keep = async || {
+        let newest = keep_now(&shared, &named.document).await?;
+        newest.ok_or_else(|| {
+            let reason =
+                "there is no version: the server keeps no history (--no-history), or nothing was ever written";
+            Problem::new(StatusCode::CONFLICT, reason)
+        })
     };
+    let mut newest = keep().await?;
     if name.is_some() {
-        history::rename(&*shared.backend, &named.document, newest.id, name.clone(), access.author()).await?;
+        let by = access.author();
+        let named_it =
+            async |id| history::rename(&*shared.backend, &named.document, id, name.clone(), by.clone()).await;
+        // It may have become a part of a newer one before it had a name.
+        while !named_it(newest.id).await? {
+            newest = keep().await?;
+        }
         newest.about.name = name;
         newest.about.named_by = access.user().map(str::to_owned);
         let (id, name, users) =
