@@ -15,6 +15,7 @@ mod documents;
 mod entrance;
 mod error;
 mod health;
+pub(crate) mod heavy_work;
 mod history;
 mod lifecycle;
 pub(crate) mod listener;
@@ -33,7 +34,7 @@ use axum::{Router, middleware, routing::get};
 use tokio_util::task::TaskTracker;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
-use self::admission::Admission;
+use self::{admission::Admission, heavy_work::HeavyWork};
 use crate::{
     access::{origins::Origins, tokens::Tokens},
     backend::Backend,
@@ -70,6 +71,8 @@ pub(crate) struct Shared {
     pub metrics: Arc<Metrics>,
     /// Where applications are told of what happens.
     pub webhooks: Teller,
+    /// Where histories are looked into.
+    pub heavy_work: HeavyWork,
     /// The WebSockets, so that a stop can wait for their close frames.
     pub connections: TaskTracker,
     /// Whether the node empties, because it will stop.

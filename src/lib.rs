@@ -114,7 +114,7 @@ use crate::{
     },
     config::{Config, ConfigError, Limits},
     drain::Drain,
-    http::admission::Admission,
+    http::{admission::Admission, heavy_work::HeavyWork},
     hub::Hub,
     metrics::Metrics,
     name::DocumentName,
@@ -141,6 +141,7 @@ pub struct Server {
     admission: Arc<Admission>,
     metrics: Arc<Metrics>,
     webhooks: Webhooks,
+    heavy_work: HeavyWork,
     connections: TaskTracker,
     /// Whether `/metrics` is on a second port only.
     has_admin_port: bool,
@@ -216,6 +217,7 @@ impl Server {
         let admission = Arc::new(Admission::new(limits.clone(), authentication, metrics.clone()));
         let (connections, stopping) = (TaskTracker::new(), CancellationToken::new());
         let (drain_within, drain) = (config.drain, Arc::default());
+        let heavy_work = HeavyWork::new(runtime.handle().clone());
         let runtime = Some(runtime);
         Ok(Self {
             hub,
@@ -228,6 +230,7 @@ impl Server {
             admission,
             metrics,
             webhooks,
+            heavy_work,
             connections,
             has_admin_port: config.admin_listen.is_some(),
             drain_within,
@@ -265,6 +268,7 @@ impl Server {
             admission: self.admission.clone(),
             metrics: self.metrics.clone(),
             webhooks: self.webhooks.teller(),
+            heavy_work: self.heavy_work.clone(),
             connections: connections.clone(),
             drain: drain.clone(),
         }

@@ -105,7 +105,8 @@ pub(crate) async fn put(
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the bundle cannot be read: {reason}"))
     };
     let bundle = Bundle::read(&body).map_err(|error| unfit(error.to_string()))?;
-    let whole = bundle.whole().await.map_err(unfit)?;
+    let carried = bundle.clone();
+    let whole = shared.heavy_work.run(async move { carried.whole().await.map_err(unfit) }).await?;
     if replace {
         shared.backend.delete(&name, Duration::ZERO).await.map_err(refused)?;
         shared.hub.let_go(&name).await;
