@@ -99,8 +99,8 @@ pub struct Surroundings {
     pub idle: Duration,
     /// How much is taken from clients.
     pub limits: Arc<Limits>,
-    /// How histories are kept, if they are.
-    pub history: Option<Arc<History>>,
+    /// How histories are kept.
+    pub history: Arc<History>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Where applications are told of what is saved.
@@ -158,7 +158,7 @@ impl Actor {
                 name.clone(),
                 backend.clone(),
                 LogSize::default(),
-                None,
+                around.history.clone(),
                 around.metrics.clone(),
                 Teller::default(),
                 around.troubles.clone(),

@@ -321,9 +321,14 @@ pub trait Backend: Send + Sync + 'static {
     /// The segments up to and including this position, oldest first.
     fn read_segments(&self, name: &DocumentName, through: Position) -> Answer<Vec<Segment>>;
 
-    /// Puts a segment in the place of these, in one step. Answers whether all of them were there; otherwise nothing
-    /// changes.
-    fn replace_segments(&self, name: &DocumentName, old: Vec<Position>, new: Segment) -> Answer<bool>;
+    /// Puts a segment in the place of these, in one step. Answers whether all of them were there, with just this known of
+    /// each; otherwise nothing changes.
+    fn replace_segments(
+        &self,
+        name: &DocumentName,
+        old: Vec<(Position, Bytes)>,
+        new: Segment,
+    ) -> Answer<bool>;
 
     /// Keeps an update that must not be given to the document again, with the reason, for an admin to look at.
     /// The newest [`MAX_SET_ASIDE`] of a document are kept.

@@ -6,8 +6,9 @@ pub mod changes;
 pub mod segment;
 mod thinning;
 
-use std::sync::Arc;
+use std::{slice, sync::Arc};
 
+use bytes::Bytes;
 use tokio::task::spawn_blocking;
 use tracing::{debug, warn};
 
@@ -31,6 +32,9 @@ pub struct Version {
     /// What is known of it.
     pub about: About,
 }
+
+/// How often a segment is read again that changes meanwhile.
+const TRIES: usize = 5;
 
 /// Why there is no history.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -155,14 +159,20 @@ pub async fn rename(
     new: Option<String>,
     by: Option<Arc<str>>,
 ) -> Result<bool, HistoryError> {
-    let segments = backend.read_segments(name, version).await?;
-    let Some(segment) = segments.into_iter().last().filter(|last| last.through == version) else {
-        return Ok(false);
-    };
-    let about = read_about(&segment.about)?;
     let named_by = new.as_ref().and(by).map(|by| by.to_string());
-    let about = About { name: new, named_by, ..about }.write();
-    Ok(backend.replace_segments(name, vec![version], Segment { about, ..segment }).await?)
+    for _ in 0..TRIES {
+        let segments = backend.read_segments(name, version).await?;
+        let Some(segment) = segments.into_iter().last().filter(|last| last.through == version) else {
+            return Ok(false);
+        };
+        let old = known(slice::from_ref(&segment));
+        let about = read_about(&segment.about)?;
+        let about = About { name: new.clone(), named_by: named_by.clone(), ..about }.write();
+        if backend.replace_segments(name, old, Segment { about, ..segment }).await? {
+            return Ok(true);
+        }
+    }
+    Err(restless())
 }
 
 /// Deletes a version: what happened before it belongs to the next one then. Answers whether there is such a version; the
@@ -172,12 +182,17 @@ pub async fn remove(
     name: &DocumentName,
     version: Position,
 ) -> Result<bool, HistoryError> {
-    let versions = versions(backend, name).await?;
-    let Some(at) = versions.iter().position(|found| found.id == version) else { return Ok(false) };
-    match versions.get(at + 1) {
-        Some(next) => join(backend, name, &[version, next.id]).await,
-        None => rename(backend, name, version, None, None).await,
+    for _ in 0..TRIES {
+        let versions = versions(backend, name).await?;
+        let Some(at) = versions.iter().position(|found| found.id == version) else { return Ok(false) };
+        let Some(with_next) = versions.get(at..at + 2) else {
+            return rename(backend, name, version, None, None).await;
+        };
+        if join(backend, name, with_next).await? {
+            return Ok(true);
+        }
     }
+    Err(restless())
 }
 
 /// Thins out what is old, and keeps what there is within its bound.
@@ -185,7 +200,7 @@ pub async fn thin(backend: &dyn Backend, name: &DocumentName, history: &History,
     let thinned = async {
         let versions = versions(backend, name).await?;
         for group in thinning::too_close(&versions, history.every, now) {
-            join(backend, name, &group).await?;
+            join(backend, name, group).await?;
         }
         collapse(backend, name, history.bytes as u64).await
     };
@@ -195,16 +210,22 @@ pub async fn thin(backend: &dyn Backend, name: &DocumentName, history: &History,
     }
 }
 
-/// Makes one version of several that follow each other: the last of them. It keeps its name.
-async fn join(backend: &dyn Backend, name: &DocumentName, group: &[Position]) -> Result<bool, HistoryError> {
+/// Makes one version of several that follow each other: the last of them. It keeps its name. Answers whether they were
+/// all there, and nobody has changed them meanwhile.
+async fn join(backend: &dyn Backend, name: &DocumentName, group: &[Version]) -> Result<bool, HistoryError> {
     let (Some(first), Some(last)) = (group.first(), group.last()) else { return Ok(false) };
-    let segments = backend.read_segments(name, *last).await?;
-    let segments: Vec<_> = segments.into_iter().filter(|segment| segment.through >= *first).collect();
-    if segments.is_empty() {
+    let mut segments = backend.read_segments(name, last.id).await?;
+    segments.retain(|segment| segment.through >= first.id);
+    let found: Vec<Version> = segments
+        .iter()
+        .map(|segment| Ok(Version { id: segment.through, about: read_about(&segment.about)? }))
+        .collect::<Result<_, HistoryError>>()?;
+    if found != group {
         return Ok(false);
     }
+    let old = known(&segments);
     let joined = beside_others(move || joined(&segments)).await?;
-    Ok(backend.replace_segments(name, group.to_vec(), joined).await?)
+    Ok(backend.replace_segments(name, old, joined).await?)
 }
 
 fn joined(segments: &[Segment]) -> Result<Segment, HistoryError> {
@@ -242,17 +263,28 @@ async fn collapse(backend: &dyn Backend, name: &DocumentName, bound: u64) -> Res
         return Ok(());
     }
     let segments = backend.read_segments(name, last.id).await?;
-    let data = beside_others(move || {
-        let mut edits = Edits::default();
-        edits.push(None, open(&segments)?.diff(&Default::default()).map_err(unreadable)?);
-        edits.write().map_err(unreadable)
-    });
-    let data = data.await?;
-    let about =
-        About { begin: old[0].about.begin, bytes: data.len() as u64, users: vec![], ..last.about.clone() };
-    let collapsed = Segment { through: last.id, about: about.write(), data };
-    backend.replace_segments(name, old.iter().map(|version| version.id).collect(), collapsed).await?;
+    let old = known(&segments);
+    let collapsed = beside_others(move || collapsed(&segments)).await?;
+    backend.replace_segments(name, old, collapsed).await?;
     Ok(())
+}
+
+fn collapsed(segments: &[Segment]) -> Result<Segment, HistoryError> {
+    let (Some(oldest), Some(newest)) = (segments.first(), segments.last()) else {
+        return Err(unreadable("there is nothing to collapse"));
+    };
+    let mut edits = Edits::default();
+    edits.push(None, open(segments)?.diff(&Default::default()).map_err(unreadable)?);
+    let data = edits.write().map_err(unreadable)?;
+    let begin = read_about(&oldest.about)?.begin;
+    let about = read_about(&newest.about)?;
+    let about = About { begin, bytes: data.len() as u64, users: vec![], ..about }.write();
+    Ok(Segment { through: newest.through, about, data })
+}
+
+/// What must still be known of segments when others come in their place: a name may have been given meanwhile.
+fn known(segments: &[Segment]) -> Vec<(Position, Bytes)> {
+    segments.iter().map(|segment| (segment.through, segment.about.clone())).collect()
 }
 
 /// Who changed a document last, as far as that is known.
@@ -320,6 +352,10 @@ fn read_about(bytes: &[u8]) -> Result<About, HistoryError> {
 
 fn read_edits(segment: &Segment) -> Result<Edits, HistoryError> {
     Edits::read(&segment.data).map_err(unreadable)
+}
+
+fn restless() -> HistoryError {
+    BackendError::Store("the history changes again and again; try again".to_owned()).into()
 }
 
 fn unreadable(error: impl ToString) -> HistoryError {

@@ -16,6 +16,7 @@ mod documents;
 mod entrance;
 mod error;
 mod health;
+pub(crate) mod heavy_work;
 mod history;
 mod lifecycle;
 pub(crate) mod listener;
@@ -35,7 +36,7 @@ use axum::{Router, middleware, routing::get};
 use tokio_util::task::TaskTracker;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
-use self::admission::Admission;
+use self::{admission::Admission, heavy_work::HeavyWork};
 use crate::{
     access::{origins::Origins, tokens::Tokens},
     backend::Backend,
@@ -62,6 +63,8 @@ pub(crate) struct Shared {
     pub tokens: Option<Arc<Tokens>>,
     /// How long a deleted document can be taken back.
     pub keep_deleted: Duration,
+    /// Whether there are new versions of documents.
+    pub keeps_history: bool,
     /// From which pages browsers may connect.
     pub origins: Arc<Origins>,
     /// Who is let in.
@@ -70,6 +73,8 @@ pub(crate) struct Shared {
     pub metrics: Arc<Metrics>,
     /// Where applications are told of what happens.
     pub webhooks: Teller,
+    /// Where histories are looked into.
+    pub heavy_work: HeavyWork,
     /// The WebSockets, so that a stop can wait for their close frames.
     pub connections: TaskTracker,
     /// Whether the node empties, because it will stop.

@@ -116,7 +116,7 @@ use crate::{
     },
     config::{Config, ConfigError, Limits},
     drain::Drain,
-    http::admission::Admission,
+    http::{admission::Admission, heavy_work::HeavyWork},
     hub::Hub,
     metrics::Metrics,
     name::DocumentName,
@@ -137,11 +137,13 @@ pub struct Server {
     backend: Arc<dyn Backend>,
     limits: Arc<Limits>,
     keep_deleted: Duration,
+    keeps_history: bool,
     tokens: Option<Arc<Tokens>>,
     origins: Arc<Origins>,
     admission: Arc<Admission>,
     metrics: Arc<Metrics>,
     webhooks: Webhooks,
+    heavy_work: HeavyWork,
     connections: TaskTracker,
     /// Whether `/metrics` is on a second port only.
     has_admin_port: bool,
@@ -195,13 +197,12 @@ impl Server {
         let runtime = start_runtime()?;
         let backend = open_backend(&config.data, config.redis.as_deref(), runtime.handle())?;
         let limits = Arc::new(config.limits.clone());
-        let history = (!config.history.off).then(|| Arc::new(config.history.clone()));
         let metrics = Arc::<Metrics>::default();
         let webhooks = Webhooks::start(&config.webhooks, backend.clone(), metrics.clone(), runtime.handle())?;
         let around = Surroundings {
             idle: config.idle,
             limits: limits.clone(),
-            history,
+            history: Arc::new(config.history.clone()),
             metrics: metrics.clone(),
             webhooks: webhooks.teller(),
             troubles: Arc::default(),
@@ -219,17 +220,20 @@ impl Server {
         let admission = Arc::new(Admission::new(limits.clone(), authentication, metrics.clone()));
         let (connections, stopping) = (TaskTracker::new(), CancellationToken::new());
         let (drain_within, drain) = (config.drain, Arc::default());
+        let heavy_work = HeavyWork::new(runtime.handle().clone());
         let runtime = Some(runtime);
         Ok(Self {
             hub,
             backend,
             limits,
             keep_deleted: config.keep_deleted,
+            keeps_history: !config.history.off,
             tokens,
             origins,
             admission,
             metrics,
             webhooks,
+            heavy_work,
             connections,
             has_admin_port: config.admin_listen.is_some(),
             drain_within,
@@ -261,11 +265,13 @@ impl Server {
             backend: self.backend.clone(),
             limits: self.limits.clone(),
             keep_deleted: self.keep_deleted,
+            keeps_history: self.keeps_history,
             tokens: self.tokens.clone(),
             origins: self.origins.clone(),
             admission: self.admission.clone(),
             metrics: self.metrics.clone(),
             webhooks: self.webhooks.teller(),
+            heavy_work: self.heavy_work.clone(),
             connections: connections.clone(),
             drain: drain.clone(),
         }

@@ -53,8 +53,8 @@ const COMPACT_RECORDS_AT_REST: usize = 32;
 pub struct Saver {
     name: DocumentName,
     backend: Arc<dyn Backend>,
-    /// How the document's history is kept, if it is.
-    history: Option<Arc<History>>,
+    /// How the document's history is kept.
+    history: Arc<History>,
     metrics: Arc<Metrics>,
     /// Where applications are told of what is saved.
     webhooks: Teller,
@@ -139,12 +139,12 @@ impl Saver {
         name: DocumentName,
         backend: Arc<dyn Backend>,
         log: LogSize,
-        history: Option<Arc<History>>,
+        history: Arc<History>,
         metrics: Arc<Metrics>,
         webhooks: Teller,
         troubles: Arc<Troubles>,
     ) -> Self {
-        let every = history.as_ref().map(|history| history.every).unwrap_or_default();
+        let every = history.every;
         let age =
             log.since.map_or(Duration::ZERO, |since| Duration::from_millis(now().saturating_sub(since)));
         Self {
@@ -319,18 +319,17 @@ impl Saver {
     fn begin_version(&mut self) {
         if self.log.since.is_none() {
             self.log.since = Some(now());
-            let every = self.history.as_ref().map(|history| history.every).unwrap_or_default();
-            self.version_from = self.version_from.max(Instant::now() + every);
+            self.version_from = self.version_from.max(Instant::now() + self.history.every);
         }
     }
 
     /// When there will be a version if nobody edits meanwhile. Of all nodes, the one that was the last to append keeps
     /// it.
     fn version_at(&self) -> Option<Instant> {
-        let pause = self.history.as_ref()?.pause;
         self.log.since?;
         let rests = self.append.is_none() && self.compaction.is_none() && !self.waits();
-        self.last_append.filter(|_| rests).map(|last| (last + pause).max(self.version_from))
+        let last = self.last_append.filter(|_| rests && !self.history.off)?;
+        Some((last + self.history.pause).max(self.version_from))
     }
 
     /// Begins to load what the backend has, after a while, to be compared with the document.
@@ -422,8 +421,7 @@ impl Saver {
     /// Begins a compaction if the document is at rest with a log that would slow its next opening, or if a version is
     /// due.
     pub fn compact_at_rest(&mut self, document: &Document, complete: bool) -> Result<(), UpdateError> {
-        let is_due =
-            self.history.is_some() && self.log.since.is_some() && self.version_from <= Instant::now();
+        let is_due = !self.history.off && self.log.since.is_some() && self.version_from <= Instant::now();
         match (self.log.records >= COMPACT_RECORDS_AT_REST || is_due) && complete {
             true => self.compact(document),
             false => Ok(()),
@@ -431,30 +429,30 @@ impl Saver {
     }
 
     fn compact(&mut self, document: &Document) -> Result<(), UpdateError> {
-        let only_looks = self.history.as_ref().is_some_and(|history| history.only_looks);
-        if only_looks || self.compaction.is_some() {
+        if self.history.only_looks || self.compaction.is_some() {
             return Ok(());
         }
         let (update, fingerprint) = document.snapshot()?;
         let (log, name, backend) = (self.log, self.name.clone(), self.backend.clone());
         let (document_bytes, history) = (update.len(), self.history.clone());
-        if let Some(history) = &history {
-            self.version_from = Instant::now() + history.every;
-        }
+        self.version_from = Instant::now() + history.every;
         self.compaction = Some(Box::pin(async move {
             let checked = beside_actors(move || {
                 check_snapshot(&update, fingerprint).map_err(|error| error.to_string())?;
                 record::write_snapshot(&update).map_err(|error| error.to_string())
             });
             let snapshot = checked.await.map_err(BackendError::Store)?;
-            let segment = match &history {
-                Some(_) => history::gather(&*backend, &name, log.through, document_bytes).await?,
-                None => None,
+            // A history that was begun goes on, also where it is switched off now: what no segment has, all later versions
+            // would lack.
+            let goes_on = !history.off || !backend.segments(&name).await?.is_empty();
+            let segment = match goes_on {
+                true => history::gather(&*backend, &name, log.through, document_bytes).await?,
+                false => None,
             };
             let version = segment.as_ref().and_then(version);
             let is_version = segment.is_some();
             backend.compact(&name, log.through, snapshot, segment).await?;
-            if let (Some(history), true) = (history, is_version) {
+            if is_version {
                 history::thin(&*backend, &name, &history, now()).await;
             }
             Ok(Compacted { log, document_bytes, version })

@@ -29,7 +29,7 @@ use futures_util::{
 use quire::{
     backend::{
         Again, Backend, BackendError, Exchange, Exchanged, Feed, Incoming, Listed, MAX_SET_ASIDE,
-        Notification, Position, Stored,
+        Notification, Position, Segment, Stored,
         embedded::{Embedded, Obstacle, OpenError},
         redis::{Redis, link::Link},
     },
@@ -59,6 +59,8 @@ macro_rules! keeps_the_promise {
             a_late_compaction_does_not_undo_a_newer_one
             a_compaction_ahead_of_its_time_does_not_hide_later_records
             a_load_sees_no_state_within_a_compaction
+            a_segment_comes_with_its_compaction_and_gives_way_only_as_it_is_known
+            a_history_goes_with_its_document_and_comes_back_with_it
             the_newest_of_what_is_set_aside_are_kept
             many_documents_at_once_do_not_mix
             every_record_comes_back_as_it_was
@@ -195,6 +197,70 @@ async fn a_load_sees_no_state_within_a_compaction(store: &impl Store) {
         reader.await.unwrap();
     }
     assert_eq!(last_number(&load(&*backend, "essay").await), 200);
+}
+
+async fn a_segment_comes_with_its_compaction_and_gives_way_only_as_it_is_known(store: &impl Store) {
+    let backend = store.open().await;
+    let essay = name("essay");
+    assert_eq!(backend.segments(&essay).await, Ok(Vec::new()));
+    let mut kept = Vec::new();
+    for number in 1..=3 {
+        let through = append(&*backend, "essay", text(number)).await;
+        // Whoever sees the log without the record sees the segment that has it.
+        let read = async {
+            loop {
+                let stored = backend.load(&essay).await.unwrap();
+                if stored.log.is_empty() {
+                    return backend.read_segments(&essay, BEYOND).await.unwrap();
+                }
+            }
+        };
+        let kept_now = segment(through, &format!("about {number}"), &format!("data {number}"));
+        let compaction = backend.compact(&essay, through, text(number), Some(kept_now.clone()));
+        let (compacted, seen) = join(compaction, read).await;
+        compacted.unwrap();
+        kept.push(kept_now);
+        assert_eq!(seen, kept);
+    }
+    let known = |segments: &[Segment]| -> Vec<(Position, Bytes)> {
+        segments.iter().map(|segment| (segment.through, segment.about.clone())).collect()
+    };
+    assert_eq!(backend.segments(&essay).await.unwrap(), known(&kept));
+    assert_eq!(backend.read_segments(&essay, kept[1].through).await.unwrap(), kept[..2]);
+    // One that is not there, and one of which something else is known by now.
+    let joined = segment(kept[1].through, "about both", "data of both");
+    let mut unknown = known(&kept[..2]);
+    unknown[0].0 = BEYOND;
+    let mut renamed = known(&kept[..2]);
+    renamed[1].1 = text("about 2 as it was");
+    for old in [unknown, renamed] {
+        assert_eq!(backend.replace_segments(&essay, old, joined.clone()).await, Ok(false));
+        assert_eq!(backend.read_segments(&essay, BEYOND).await.unwrap(), kept);
+    }
+    assert_eq!(backend.replace_segments(&essay, known(&kept[..2]), joined.clone()).await, Ok(true));
+    assert_eq!(backend.replace_segments(&essay, known(&kept[..2]), joined.clone()).await, Ok(false));
+    let left = [joined, kept.remove(2)];
+    assert_eq!(backend.read_segments(&essay, BEYOND).await.unwrap(), left);
+    backend.close().await.unwrap();
+    drop(backend);
+    assert_eq!(store.open().await.read_segments(&essay, BEYOND).await.unwrap(), left);
+}
+
+async fn a_history_goes_with_its_document_and_comes_back_with_it(store: &impl Store) {
+    let backend = store.open().await;
+    let essay = name("essay");
+    let through = append(&*backend, "essay", "1").await;
+    let kept = segment(through, "about", "data");
+    backend.compact(&essay, through, "1".into(), Some(kept.clone())).await.unwrap();
+    let read = async || backend.read_segments(&essay, BEYOND).await.unwrap_or_default();
+    assert!(backend.delete(&essay, KEPT).await.unwrap());
+    assert_eq!(read().await, []);
+    assert!(backend.undelete(&essay).await.unwrap());
+    assert_eq!(read().await, [kept]);
+    assert!(backend.delete(&essay, Duration::ZERO).await.unwrap());
+    assert_eq!(read().await, []);
+    assert!(backend.create(&essay, None).await.unwrap());
+    assert_eq!(read().await, []);
 }
 
 async fn the_newest_of_what_is_set_aside_are_kept(store: &impl Store) {
@@ -979,6 +1045,10 @@ async fn append(backend: &dyn Backend, document: &str, record: impl Into<Bytes>)
 
 async fn compact(backend: &dyn Backend, document: &str, through: Position, snapshot: impl Into<Bytes>) {
     backend.compact(&name(document), through, snapshot.into(), None).await.unwrap();
+}
+
+fn segment(through: Position, about: &str, data: &str) -> Segment {
+    Segment { through, about: text(about), data: text(data) }
 }
 
 /// The snapshot, where there is one, and the records, of a document that holds text.

@@ -208,6 +208,36 @@ async fn a_year_of_edits_costs_little() {
     backend.close().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_was_answered_stays_when_versions_are_joined() {
+    let folder = TempDir::new().unwrap();
+    let backend: Arc<dyn Backend> = Arc::new(Embedded::open(folder.path()).unwrap());
+    let updates = paper();
+    for round in 0..10 {
+        let name = DocumentName::new(&format!("paper {round}")).unwrap();
+        let mut ids = Vec::new();
+        for part in updates[..8_000].chunks(4_000) {
+            let updates = part.iter().map(|update| Authored { update: update.clone(), user: None }).collect();
+            let record = Record { time: 0, updates };
+            let through = backend.append(&name, record.write()).await.unwrap().position;
+            let segment = history::gather(&*backend, &name, through, 0).await.unwrap();
+            let snapshot = record::write_snapshot(&[0, 0]).unwrap();
+            backend.compact(&name, through, snapshot, segment).await.unwrap();
+            ids.push(through);
+        }
+        // While the two are merged, the second one gets a name.
+        let naming = async {
+            sleep(Duration::from_millis(round)).await;
+            history::rename(&*backend, &name, ids[1], Some("final".to_owned()), None).await
+        };
+        let (removed, named) = tokio::join!(history::remove(&*backend, &name, ids[0]), naming);
+        assert_eq!((removed, named), (Ok(true), Ok(true)));
+        let left = history::versions(&*backend, &name).await.unwrap();
+        assert_eq!((left.len(), left[0].about.name.as_deref()), (1, Some("final")), "round {round}");
+    }
+    backend.close().await.unwrap();
+}
+
 fn with_secret(config: &mut Config) {
     config.authentication.secret = Some(Secret::new(SECRET.to_owned()));
 }
@@ -436,6 +466,52 @@ async fn a_history_can_be_switched_off_and_is_bounded() {
     for version in &left {
         assert_eq!(text_of(&server, "letter", version["id"].as_str().unwrap()).await.len(), 2_000);
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_time_without_history_leaves_no_hole_in_it() {
+    let server = TestServer::start().await;
+    let doc = new_doc();
+    let mut written = String::new();
+    let mut write = async |server: &TestServer, word: &str| {
+        let update = insertion(&doc, written.len() as u32, word);
+        assert_eq!(server.post("/api/documents/letter/updates", "", &update).await.status, 204);
+        written.push_str(word);
+        written.clone()
+    };
+    write(&server, "one").await;
+    let first = keep(&server, "letter", "first").await;
+    let folder = server.stop().await;
+
+    // Enough that the log is compacted when the document leaves memory.
+    let off = |config: &mut Config| {
+        config.history.off = true;
+        config.idle = Duration::from_millis(100);
+    };
+    let server = TestServer::start_in(folder, off).await;
+    for _ in 0..40 {
+        write(&server, " two").await;
+    }
+    said(&server.post("/api/documents/letter/versions", JSON, br#"{"name":"x"}"#).await, 409, "--no-history");
+    assert_eq!(versions(&server, "letter").await[0]["name"], "first");
+    let start = Instant::now();
+    while body(&server.get("/api/documents/letter/stats").await)["logRecords"] != 0 {
+        assert!(start.elapsed() < PATIENCE, "the log is not compacted");
+        sleep(Duration::from_millis(300)).await;
+    }
+    let server = TestServer::start_in(server.stop().await, |_| ()).await;
+    let whole = write(&server, " three").await;
+    let third = keep(&server, "letter", "third").await;
+    assert_eq!(text_of(&server, "letter", &first).await, "one");
+    assert_eq!(text_of(&server, "letter", &third).await, whole);
+
+    // What a version is restored over is lost where no history is kept, and no older version is said to be that.
+    let server = TestServer::start_in(server.stop().await, off).await;
+    write(&server, " four").await;
+    let restored = server.post(&format!("/api/documents/letter/versions/{third}/restore"), "", b"").await;
+    assert_eq!((restored.status, &body(&restored)["before"]), (200, &Value::Null));
+    assert_eq!(server.text_of("letter").await, whole);
     server.stop().await;
 }
 

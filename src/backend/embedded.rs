@@ -194,7 +194,12 @@ impl Backend for Embedded {
         self.readers.read_segments(name, through)
     }
 
-    fn replace_segments(&self, name: &DocumentName, old: Vec<Position>, new: Segment) -> Answer<bool> {
+    fn replace_segments(
+        &self,
+        name: &DocumentName,
+        old: Vec<(Position, Bytes)>,
+        new: Segment,
+    ) -> Answer<bool> {
         let replaced = self.ask(name, Change::ReplaceSegments { old, new });
         Box::pin(async move { Ok(replaced.await?.is_some()) })
     }

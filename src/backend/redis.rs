@@ -134,7 +134,12 @@ impl Backend for Redis {
         self.ask(move |inner| async move { inner.read_segments(&keys, through).await })
     }
 
-    fn replace_segments(&self, name: &DocumentName, old: Vec<Position>, new: Segment) -> Answer<bool> {
+    fn replace_segments(
+        &self,
+        name: &DocumentName,
+        old: Vec<(Position, Bytes)>,
+        new: Segment,
+    ) -> Answer<bool> {
         let keys = Keys::new(name);
         self.ask(|inner| inner.store.replace_segments(&keys, old, new))
     }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::Version;
-use crate::backend::Position;
 
 const MINUTE: u64 = 60 * 1_000;
 const HOUR: u64 = 60 * MINUTE;
@@ -14,26 +13,22 @@ const STEPS: [(u64, u64); 3] = [(DAY, HOUR), (7 * DAY, DAY), (90 * DAY, 30 * DAY
 const AT_ONCE: usize = 64;
 
 /// Versions that are to become one, which is the last of each group. Those with a name stay, and so does the newest.
-pub(super) fn too_close(versions: &[Version], every: Duration, now: u64) -> Vec<Vec<Position>> {
-    let mut groups: Vec<Vec<Position>> = Vec::new();
-    let mut group: Vec<Position> = Vec::new();
-    let mut joined = 0;
-    for pair in versions.windows(2) {
+pub(super) fn too_close(versions: &[Version], every: Duration, now: u64) -> Vec<&[Version]> {
+    let mut groups = Vec::new();
+    let (mut begin, mut joined) = (0, 0);
+    for (at, pair) in versions.windows(2).enumerate() {
         let [version, next] = pair else { break };
-        group.push(version.id);
         let slot = |version: &Version| slot(version, every.as_millis() as u64, now);
         let stays = version.about.name.is_some() || slot(version) != slot(next);
         if stays || joined >= AT_ONCE {
-            groups.extend((group.len() > 1).then(|| group.clone()));
-            group.clear();
+            groups.push(&versions[begin..=at]);
+            begin = at + 1;
         } else {
             joined += 1;
         }
     }
-    if let (Some(newest), false) = (versions.last(), group.is_empty()) {
-        group.push(newest.id);
-        groups.push(group);
-    }
+    groups.push(&versions[begin..]);
+    groups.retain(|group| group.len() > 1);
     groups
 }
 
@@ -46,8 +41,10 @@ fn slot(version: &Version, every: u64, now: u64) -> (u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
-    use crate::history::segment::About;
+    use crate::{backend::Position, history::segment::About};
 
     const NOW: u64 = 1_000 * DAY;
 
@@ -62,10 +59,9 @@ mod tests {
             if groups.is_empty() {
                 return versions;
             }
-            for group in groups {
-                let (_, gone) = group.split_last().unwrap();
-                versions.retain(|version| !gone.contains(&version.id));
-            }
+            let gone = groups.iter().flat_map(|group| group.split_last().unwrap().1);
+            let gone: HashSet<Position> = gone.map(|version| version.id).collect();
+            versions.retain(|version| !gone.contains(&version.id));
         }
     }
 

@@ -109,7 +109,8 @@ pub(crate) async fn put(
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the bundle cannot be read: {reason}"))
     };
     let bundle = Bundle::read(&body).map_err(|error| unfit(error.to_string()))?;
-    let whole = bundle.whole().await.map_err(unfit)?;
+    let carried = bundle.clone();
+    let whole = shared.heavy_work.run(async move { carried.whole().await.map_err(unfit) }).await?;
     // Whoever has it open on this node would not hear what is put beside them; and nobody else replaces it now.
     let Some(kept_closed) = shared.hub.keep_closed(&name) else {
         return Err(Problem::new(StatusCode::CONFLICT, "the document is being restored already"));

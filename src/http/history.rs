@@ -1,6 +1,6 @@
 //! `/api/documents/{name}/versions`: what a document was, who changed it, and how it becomes that again.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use axum::{
     Json,
@@ -19,6 +19,7 @@ use super::{
     body::InJson,
     documents::{FormatName, accepted, read_parameters},
     error::{Body, Problem, Refusals},
+    heavy_work::beside_others,
 };
 use crate::{
     actor::{DocumentHandle, Edit},
@@ -241,13 +242,21 @@ pub(crate) async fn keep(
     access.require(&named.document, Level::Write)?;
     let name = naming.checked()?;
     require_document(&shared, &named.document).await?;
-    let Some(mut newest) = keep_now(&shared, &named.document).await? else {
-        let reason =
-            "there is no version: the server keeps no history (--no-history), or nothing was ever written";
-        return Err(Problem::new(StatusCode::CONFLICT, reason));
+    let keep = async || {
+        let newest = keep_now(&shared, &named.document).await?;
+        newest.ok_or_else(|| {
+            let reason =
+                "there is no version: the server keeps no history (--no-history), or nothing was ever written";
+            Problem::new(StatusCode::CONFLICT, reason)
+        })
     };
+    let mut newest = keep().await?;
     if name.is_some() {
-        history::rename(&*shared.backend, &named.document, newest.id, name.clone(), access.author()).await?;
+        let by = access.author();
+        // It may have become a part of a newer one before it had a name.
+        while !give_name(&shared, &named.document, newest.id, name.clone(), by.clone()).await? {
+            newest = keep().await?;
+        }
         newest.about.name = name;
         newest.about.named_by = access.user().map(str::to_owned);
         let (id, name, users) =
@@ -257,11 +266,28 @@ pub(crate) async fn keep(
     Ok((StatusCode::CREATED, Json(newest.into())))
 }
 
-/// The newest version, when everything that was in the document is in it.
+/// The newest version, when everything that was in the document is in it; none, where no history is kept.
 async fn keep_now(shared: &Shared, name: &DocumentName) -> Result<Option<history::Version>, Problem> {
+    // Of an older time there may be versions, but none of what is there now.
+    if !shared.keeps_history {
+        return Ok(None);
+    }
     let keep = |document: DocumentHandle| async move { Ok(document.keep_version().await?) };
     within_time(Repeat::Harmless, ask(shared, name, keep)).await?;
     Ok(history::versions(&*shared.backend, name).await?.pop())
+}
+
+/// Gives a version a name, or none. Answers whether there is such a version.
+async fn give_name(
+    shared: &Shared,
+    document: &DocumentName,
+    version: Position,
+    name: Option<String>,
+    by: Option<Arc<str>>,
+) -> Result<bool, Problem> {
+    let (backend, document) = (shared.backend.clone(), document.clone());
+    let naming = async move { Ok(history::rename(&*backend, &document, version, name, by).await?) };
+    shared.heavy_work.run(naming).await
 }
 
 /// Fetches a version
@@ -302,11 +328,19 @@ pub(crate) async fn fetch(
         Some(format) => format,
         None => accepted(&headers)?,
     };
-    let document = content(&shared, &named, named.version()?).await?;
-    let content = export(&document, format, &roots).map_err(|error| match error {
-        ExportError::WrongKind { .. } => Problem::bad_request(error),
-        ExportError::Engine(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error),
-    })?;
+    let version = named.version()?;
+    let work = shared.heavy_work.clone();
+    let exported = async move {
+        let document = content(&shared, &named, version).await?;
+        let exported = move || {
+            export(&document, format, &roots).map_err(|error| match error {
+                ExportError::WrongKind { .. } => Problem::bad_request(error),
+                ExportError::Engine(_) => broken(error),
+            })
+        };
+        beside_others(exported).await
+    };
+    let content = work.run(exported).await?;
     // What people wrote is no page of this server: opened in a browser, it must not act as one.
     let guarding =
         [(header::CONTENT_SECURITY_POLICY, "sandbox"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
@@ -338,7 +372,7 @@ pub(crate) async fn rename(
     access.require(&named.document, Level::Write)?;
     let name = naming.checked()?;
     let version = named.version()?;
-    match history::rename(&*shared.backend, &named.document, version, name, access.author()).await? {
+    match give_name(&shared, &named.document, version, name, access.author()).await? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(named.no_version()),
     }
@@ -362,7 +396,10 @@ pub(crate) async fn remove(
     named: Named,
 ) -> Result<StatusCode, Problem> {
     access.require(&named.document, Level::Admin)?;
-    match history::remove(&*shared.backend, &named.document, named.version()?).await? {
+    let version = named.version()?;
+    let (backend, document) = (shared.backend.clone(), named.document.clone());
+    let removal = async move { Ok(history::remove(&*backend, &document, version).await?) };
+    match shared.heavy_work.run(removal).await? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(named.no_version()),
     }
@@ -371,7 +408,7 @@ pub(crate) async fn remove(
 /// What restoring a version has done.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Restored {
-    /// The version of what was there before: restoring it undoes this.
+    /// The version of what was there before: restoring it undoes this. None where the server keeps no history.
     #[schema(example = "0-23")]
     before: Option<String>,
 }
@@ -399,19 +436,23 @@ pub(crate) async fn restore(
 ) -> Result<Json<Restored>, Problem> {
     access.require(&named.document, Level::Write)?;
     let version = named.version()?;
-    let (id, name) = (VersionId(version), &named.document);
-    let wanted = content(&shared, &named, version).await?;
-    let broken = |error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error);
-    let (bytes, wanted) = (wanted.bytes(), edit::content(&wanted).map_err(broken)?);
-    let before = keep_now(&shared, name).await?.map(|before| VersionId(before.id).to_string());
-    let restore = |document: DocumentHandle| {
-        let (wanted, author) = (wanted.clone(), access.author());
-        let edit: Edit = Box::new(move |document| Ok(Ok(edit::difference_to(document, wanted)?)));
-        async move { document.edit(bytes, author, edit).await }
+    let work = shared.heavy_work.clone();
+    let restored = async move {
+        let (id, name) = (VersionId(version), &named.document);
+        let wanted = content(&shared, &named, version).await?;
+        let read = move || Ok((wanted.bytes(), edit::content(&wanted).map_err(broken)?));
+        let (bytes, wanted) = beside_others(read).await?;
+        let before = keep_now(&shared, name).await?.map(|before| VersionId(before.id).to_string());
+        let restore = |document: DocumentHandle| {
+            let (wanted, author) = (wanted.clone(), access.author());
+            let edit: Edit = Box::new(move |document| Ok(Ok(edit::difference_to(document, wanted)?)));
+            async move { document.edit(bytes, author, edit).await }
+        };
+        save(&shared, name, Repeat::Harmless, restore).await?;
+        info!(document = %name, version = %id, by = access.user(), "a version was restored");
+        Ok(Json(Restored { before }))
     };
-    save(&shared, name, Repeat::Harmless, restore).await?;
-    info!(document = %name, version = %id, by = access.user(), "a version was restored");
-    Ok(Json(Restored { before }))
+    work.run(restored).await
 }
 
 /// A part of a text, and who wrote it.
@@ -478,17 +519,21 @@ pub(crate) async fn compare(
     access.require(&named.document, Level::Read)?;
     let later = named.version()?;
     let since: Option<VersionId> = since.map(|since| since.parse()).transpose()?;
-    let earlier = match since {
-        Some(since) => Some(since.0),
-        None => {
-            let versions = history::versions(&*shared.backend, &named.document).await?;
-            versions.into_iter().rev().map(|version| version.id).find(|id| *id < later)
-        }
+    let work = shared.heavy_work.clone();
+    let comparison = async move {
+        let earlier = match since {
+            Some(since) => Some(since.0),
+            None => {
+                let versions = history::versions(&*shared.backend, &named.document).await?;
+                versions.into_iter().rev().map(|version| version.id).find(|id| *id < later)
+            }
+        };
+        let before = earlier_content(&shared, &named.document, earlier).await?;
+        let after = (Some(later), content(&shared, &named, later).await?);
+        let parts = history::compared(&*shared.backend, &named.document, before, after).await?;
+        Ok(Json(compared(parts)))
     };
-    let before = earlier_content(&shared, &named.document, earlier).await?;
-    let after = (Some(later), content(&shared, &named, later).await?);
-    let parts = history::compared(&*shared.backend, &named.document, before, after).await?;
-    Ok(Json(compared(parts)))
+    work.run(comparison).await
 }
 
 /// Compares a version with now
@@ -509,17 +554,21 @@ pub(crate) async fn compare_now(
     let Query(Since { since, .. }) = since.map_err(|error| Problem::bad_request(error.body_text()))?;
     access.require(&named.document, Level::Read)?;
     let since: Option<VersionId> = since.map(|since| since.parse()).transpose()?;
-    let now = now(&shared, &named.document).await?;
-    let earlier = match since {
-        Some(since) => Some(since.0),
-        None => {
-            let versions = history::versions(&*shared.backend, &named.document).await?;
-            versions.last().map(|version| version.id)
-        }
+    let work = shared.heavy_work.clone();
+    let comparison = async move {
+        let now = now(&shared, &named.document).await?;
+        let earlier = match since {
+            Some(since) => Some(since.0),
+            None => {
+                let versions = history::versions(&*shared.backend, &named.document).await?;
+                versions.last().map(|version| version.id)
+            }
+        };
+        let before = earlier_content(&shared, &named.document, earlier).await?;
+        let parts = history::compared(&*shared.backend, &named.document, before, (None, now)).await?;
+        Ok(Json(compared(parts)))
     };
-    let before = earlier_content(&shared, &named.document, earlier).await?;
-    let parts = history::compared(&*shared.backend, &named.document, before, (None, now)).await?;
-    Ok(Json(compared(parts)))
+    work.run(comparison).await
 }
 
 /// A version to compare with, and what the document was; an empty one, where there is none.
@@ -559,9 +608,13 @@ pub(crate) async fn attribute(
     named: Named,
 ) -> Result<Json<Parts>, Problem> {
     access.require(&named.document, Level::Read)?;
-    let now = now(&shared, &named.document).await?;
-    let parts = history::attributed(&*shared.backend, &named.document, now).await?;
-    Ok(Json(Parts { parts: parts.into_iter().map(Into::into).collect() }))
+    let work = shared.heavy_work.clone();
+    let attribution = async move {
+        let now = now(&shared, &named.document).await?;
+        let parts = history::attributed(&*shared.backend, &named.document, now).await?;
+        Ok(Json(Parts { parts: parts.into_iter().map(Into::into).collect() }))
+    };
+    work.run(attribution).await
 }
 
 impl From<changes::Part> for Part {
@@ -578,8 +631,12 @@ async fn now(shared: &Shared, name: &DocumentName) -> Result<Document, Problem> 
         Ok(exists.then_some(whole))
     };
     let whole = ask(shared, name, look).await?.ok_or_else(|| not_there(name))?;
-    let broken = |error: &dyn ToString| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
-    Document::load(&[whole.map_err(|error| broken(&error))?]).map_err(|error| broken(&error))
+    let whole = whole.map_err(broken)?;
+    beside_others(move || Document::load(&[whole]).map_err(broken)).await
+}
+
+fn broken(error: impl ToString) -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error)
 }
 
 async fn content(shared: &Shared, named: &Named, version: Position) -> Result<Document, Problem> {

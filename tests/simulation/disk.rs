@@ -182,7 +182,7 @@ impl Backend for Disk {
         self.write(|_| Vec::new())
     }
 
-    fn replace_segments(&self, _: &DocumentName, _: Vec<Position>, _: Segment) -> Answer<bool> {
+    fn replace_segments(&self, _: &DocumentName, _: Vec<(Position, Bytes)>, _: Segment) -> Answer<bool> {
         self.write(|_| false)
     }
 

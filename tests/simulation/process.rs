@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use quire::{
     actor::{DocumentHandle, Surroundings},
     backend::{Backend, redis::Redis as RedisBackend},
+    config::History,
     document::Document,
     hub::Hub,
     name::DocumentName,
@@ -75,7 +76,8 @@ impl Process {
                 Arc::new(RedisBackend::new(Arc::new(redis.link(node)), run, runtime.handle()))
             }
         };
-        let around = Surroundings { idle, ..Surroundings::default() };
+        let history = Arc::new(History { off: true, ..History::default() });
+        let around = Surroundings { idle, history, ..Surroundings::default() };
         let hub = Hub::new(backend, runtime.handle().clone(), around);
         Self { runtime, hub }
     }

@@ -404,7 +404,7 @@ impl Store for Link {
         self.ask(move |_| vec![None; segments.len()])
     }
 
-    fn replace_segments(&self, _: &Keys, _: Vec<Position>, _: Segment) -> Answer<bool> {
+    fn replace_segments(&self, _: &Keys, _: Vec<(Position, Bytes)>, _: Segment) -> Answer<bool> {
         self.ask(|_| false)
     }
 

@@ -57,7 +57,7 @@ type Written = Result<Option<Position>, BackendError>;
 pub(super) enum Change {
     Append(Bytes),
     Compact { through: Position, snapshot: Bytes, segment: Option<Segment> },
-    ReplaceSegments { old: Vec<Position>, new: Segment },
+    ReplaceSegments { old: Vec<(Position, Bytes)>, new: Segment },
     SetAside { update: Bytes, reason: String },
     Delete { keep_for: Duration },
     Undelete,
@@ -324,23 +324,24 @@ fn put_segment(database: &Connection, row: Row, segment: &Segment) -> rusqlite::
     Ok(())
 }
 
-/// Answers whether all of the old ones were there.
+/// Answers whether all of the old ones were there, with just this known of each.
 fn replace_segments(
     database: &Connection,
     row: Row,
-    old: &[Position],
+    old: &[(Position, Bytes)],
     new: &Segment,
 ) -> rusqlite::Result<bool> {
-    let mut is_there = database
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM segment WHERE document = ?1 AND through = ?2)")?;
-    for position in old {
+    let mut is_there = database.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM segment WHERE document = ?1 AND through = ?2 AND about = ?3)",
+    )?;
+    for (position, about) in old {
         let is_of_now = position.epoch == row.generation.cast_unsigned();
-        let key = [row.id, position.number.cast_signed()];
+        let key = (row.id, position.number.cast_signed(), &**about);
         if !is_of_now || !is_there.query_row(key, |found| found.get::<_, bool>(0))? {
             return Ok(false);
         }
     }
-    for position in old {
+    for (position, _) in old {
         database
             .prepare_cached("DELETE FROM segment WHERE document = ?1 AND through = ?2")?
             .execute([row.id, position.number.cast_signed()])?;

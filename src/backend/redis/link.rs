@@ -150,7 +150,7 @@ impl Store for Link {
         answer(async move { commands.segment_data(&keys, &segments).await })
     }
 
-    fn replace_segments(&self, keys: &Keys, old: Vec<Position>, new: Segment) -> Answer<bool> {
+    fn replace_segments(&self, keys: &Keys, old: Vec<(Position, Bytes)>, new: Segment) -> Answer<bool> {
         let (commands, keys) = (self.commands.clone(), keys.clone());
         answer(async move { commands.replace_segments(&keys, &old, &new).await })
     }

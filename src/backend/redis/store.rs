@@ -254,8 +254,8 @@ pub trait Store: Send + Sync + 'static {
     /// The content of these segments, as far as they are there.
     fn segment_data(&self, keys: &Keys, segments: Vec<Position>) -> Answer<Vec<Option<Bytes>>>;
 
-    /// Puts a segment in the place of these, if all of them are there.
-    fn replace_segments(&self, keys: &Keys, old: Vec<Position>, new: Segment) -> Answer<bool>;
+    /// Puts a segment in the place of these, if all of them are there, with just this known of each.
+    fn replace_segments(&self, keys: &Keys, old: Vec<(Position, Bytes)>, new: Segment) -> Answer<bool>;
 
     /// Adds something to the list of what was set aside, and keeps the newest so many.
     fn set_aside(&self, keys: &Keys, entry: Bytes, keep: u32) -> Answer<()>;

@@ -228,15 +228,16 @@ impl Commands {
     pub(super) async fn replace_segments(
         &self,
         keys: &Keys,
-        old: &[Position],
+        old: &[(Position, Bytes)],
         new: &Segment,
     ) -> Result<bool, Failure> {
         let (segments, data) = (keys.segments(), keys.segment_data());
-        let size = new.about.len() + new.data.len() + old.len() * 32;
+        let old_size: usize = old.iter().map(|(_, about)| about.len() + 48).sum();
+        let size = new.about.len() + new.data.len() + old_size;
         let mut call = self.scripts.replace_segments.call(&[&segments, &data], size);
         call.arg(write_position(new.through)).arg(&*new.about).arg(&*new.data);
-        for position in old {
-            call.arg(write_position(*position));
+        for (position, about) in old {
+            call.arg(write_position(*position)).arg(&**about);
         }
         self.bulk(&segments).run(&self.scripts.replace_segments, &call).await
     }

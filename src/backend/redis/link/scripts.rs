@@ -128,12 +128,13 @@ end
 return 1";
 
 /// Keys: what is known of segments, what they hold. Arguments: the position of the new one, these two of it, and the
-/// positions of the old ones. Answers 1 where all of those were there; otherwise nothing changes.
+/// position of each old one with what is known of it. Answers 1 where all of those were there and just this was known of
+/// them; otherwise nothing changes.
 const REPLACE_SEGMENTS: &str = "
-for i = 4, #ARGV do
-  if redis.call('HEXISTS', KEYS[1], ARGV[i]) == 0 then return 0 end
+for i = 4, #ARGV, 2 do
+  if redis.call('HGET', KEYS[1], ARGV[i]) ~= ARGV[i + 1] then return 0 end
 end
-for i = 4, #ARGV do
+for i = 4, #ARGV, 2 do
   redis.call('HDEL', KEYS[1], ARGV[i])
   redis.call('HDEL', KEYS[2], ARGV[i])
 end
