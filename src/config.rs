@@ -147,9 +147,21 @@ pub enum ConfigError {
     Contradiction(String),
 }
 
+/// The version with the commit, where it is a release, and what is built into it.
+fn version() -> String {
+    let features = [
+        ("demo", cfg!(feature = "demo")),
+        ("mimalloc", cfg!(feature = "mimalloc")),
+        ("otlp", cfg!(feature = "otlp")),
+    ];
+    let features: Vec<_> = features.into_iter().filter_map(|(name, is_in)| is_in.then_some(name)).collect();
+    let commit = option_env!("QUIRE_COMMIT").map(|commit| format!(", commit {commit}")).unwrap_or_default();
+    format!("{} (features: {}{commit})", env!("CARGO_PKG_VERSION"), features.join(", "))
+}
+
 /// Collaboration server for Yjs documents.
 #[derive(Debug, Parser)]
-#[command(name = "quire", version, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
+#[command(name = "quire", version = version(), subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -378,6 +390,14 @@ mod tests {
         let path = folder.path().join("quire.toml");
         std::fs::write(&path, file).unwrap();
         read(&[&["--config", path.to_str().unwrap()], arguments].concat())
+    }
+
+    #[test]
+    fn the_version_says_what_is_in_it() {
+        let said = Cli::command().render_version();
+        let expected = format!("quire {} (features: ", env!("CARGO_PKG_VERSION"));
+        assert!(said.starts_with(&expected), "{said}");
+        assert_eq!(said.contains("demo"), cfg!(feature = "demo"));
     }
 
     #[test]
