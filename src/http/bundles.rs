@@ -162,10 +162,12 @@ async fn give_way(
         Ok(())
     };
     let put: Result<(), BackendError> = put.await;
-    if put.is_err() && deleted && !was_deleted {
-        if let Err(error) = shared.backend.undelete(name).await {
-            warn!(document = %name, %error, "not replaced, and deleted: POST .../restore takes it back");
-        }
+    if put.is_err()
+        && deleted
+        && !was_deleted
+        && let Err(error) = shared.backend.undelete(name).await
+    {
+        warn!(document = %name, %error, "not replaced, and deleted: POST .../restore takes it back");
     }
     put.map_err(refused)
 }

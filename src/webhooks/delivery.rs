@@ -140,10 +140,6 @@ impl Delivery {
     }
 
     async fn finish(&mut self) {
-        // Of what was claimed and not begun to be told, any node can begin at once.
-        for (_, Notification { id, tries, .. }) in self.documents.drain().flat_map(|(_, waiting)| waiting) {
-            self.next.again.push(Again { id, tries, after: Duration::ZERO });
-        }
         let begun = async {
             while let Some(tried) = self.tries.next().await {
                 self.tried(tried);
@@ -152,6 +148,9 @@ impl Delivery {
         // What is not told by then comes again when it is nobody's any more.
         let _ = timeout(TELL_AT_END, begun).await;
         loop {
+            self.give_back();
+            // Nobody edits any more whom it would hold up.
+            self.free_at = Instant::now();
             self.start_exchange(0);
             if self.exchange.is_none() && !self.has_news() {
                 return;
@@ -162,6 +161,13 @@ impl Delivery {
             } else {
                 sleep(LOOK_HERE).await;
             }
+        }
+    }
+
+    /// Lets any node tell what was claimed and not begun to be told.
+    fn give_back(&mut self) {
+        for (_, Notification { id, tries, .. }) in self.documents.drain().flat_map(|(_, waiting)| waiting) {
+            self.next.again.push(Again { id, tries, after: Duration::ZERO });
         }
     }
 
