@@ -136,19 +136,25 @@ async fn edits(
     through: Option<Position>,
 ) -> Result<Vec<(Position, Edits)>, HistoryError> {
     let last = Position { epoch: u64::MAX, number: u64::MAX };
-    let mut all = Vec::new();
-    for segment in backend.read_segments(name, through.unwrap_or(last)).await? {
-        all.push((segment.through, read_edits(&segment)?));
-    }
-    if through.is_none() {
-        let mut edits = Edits::default();
-        for (_, bytes) in backend.load(name).await?.log {
-            let record = Record::read(&bytes).map_err(unreadable)?;
-            record.updates.into_iter().for_each(|authored| edits.push(authored.user, authored.update));
+    let segments = backend.read_segments(name, through.unwrap_or(last)).await?;
+    let log = match through {
+        Some(_) => Vec::new(),
+        None => backend.load(name).await?.log,
+    };
+    beside_others(move || {
+        let mut all = Vec::new();
+        for segment in &segments {
+            all.push((segment.through, read_edits(segment)?));
         }
-        all.push((last, edits));
-    }
-    Ok(all)
+        let mut newest = Edits::default();
+        for (_, bytes) in &log {
+            let record = Record::read(bytes).map_err(unreadable)?;
+            record.updates.into_iter().for_each(|authored| newest.push(authored.user, authored.update));
+        }
+        all.push((last, newest));
+        Ok(all)
+    })
+    .await
 }
 
 /// Gives a version another name, or none. Answers whether there is such a version.

@@ -74,7 +74,7 @@ pub(crate) struct Shared {
     /// Where applications are told of what happens.
     pub webhooks: Teller,
     /// Where histories are looked into.
-    pub heavy_work: HeavyWork,
+    pub heavy_work: Arc<HeavyWork>,
     /// The WebSockets, so that a stop can wait for their close frames.
     pub connections: TaskTracker,
     /// Whether the node empties, because it will stop.

@@ -143,7 +143,7 @@ pub struct Server {
     admission: Arc<Admission>,
     metrics: Arc<Metrics>,
     webhooks: Webhooks,
-    heavy_work: HeavyWork,
+    heavy_work: Arc<HeavyWork>,
     connections: TaskTracker,
     /// Whether `/metrics` is on a second port only.
     has_admin_port: bool,
@@ -220,7 +220,7 @@ impl Server {
         let admission = Arc::new(Admission::new(limits.clone(), authentication, metrics.clone()));
         let (connections, stopping) = (TaskTracker::new(), CancellationToken::new());
         let (drain_within, drain) = (config.drain, Arc::default());
-        let heavy_work = HeavyWork::new(runtime.handle().clone());
+        let heavy_work = Arc::new(HeavyWork::new(runtime.handle().clone()));
         let runtime = Some(runtime);
         Ok(Self {
             hub,

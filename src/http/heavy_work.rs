@@ -18,7 +18,6 @@ use super::error::Problem;
 const AT_ONCE: usize = 4;
 
 /// Where this work is done.
-#[derive(Clone)]
 pub(crate) struct HeavyWork {
     runtime: Handle,
     places: Arc<Semaphore>,
