@@ -7,6 +7,9 @@ use hdrhistogram::Histogram;
 /// Figures by their names. The names say the units.
 pub(crate) type Figures = BTreeMap<String, f64>;
 
+/// What takes longer counts as this, in microseconds: ten minutes.
+const LONGEST: u64 = 600_000_000;
+
 /// How long things took.
 pub(crate) struct Latency {
     start: Instant,
@@ -16,7 +19,8 @@ pub(crate) struct Latency {
 
 impl Latency {
     pub(crate) fn new() -> Self {
-        Self { start: Instant::now(), histogram: Histogram::new(3).expect("three digits are allowed") }
+        let histogram = Histogram::new_with_max(LONGEST, 3).expect("three digits are allowed");
+        Self { start: Instant::now(), histogram }
     }
 
     /// As if it had begun with the other.

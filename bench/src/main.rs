@@ -43,7 +43,8 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::Relay { listen } => on_this_thread(async {
-            let listener = TcpListener::bind(&listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+            let listener =
+                TcpListener::bind(&listen).await.with_context(|| format!("cannot listen on {listen}"))?;
             relay::serve(listener).await
         }),
     }

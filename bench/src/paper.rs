@@ -5,7 +5,10 @@ use std::{fs::File, io::Read, path::Path};
 use anyhow::{Context, Result};
 use flate2::read::GzDecoder;
 use serde::Deserialize;
-use yrs::{Doc, GetString, OffsetKind, Options, ReadTxn, StateVector, Text, Transact, Update, updates::decoder::Decode};
+use yrs::{
+    Doc, GetString, OffsetKind, Options, ReadTxn, StateVector, Text, Transact, Update,
+    updates::decoder::Decode,
+};
 
 use crate::update::ranges;
 

@@ -26,7 +26,10 @@ impl Processes {
         let mut kib = 0.0;
         for process in self.with_children() {
             let status = read(process, "status")?;
-            let line = status.lines().find(|line| line.starts_with("VmRSS")).context("no VmRSS in /proc/PID/status")?;
+            let line = status
+                .lines()
+                .find(|line| line.starts_with("VmRSS"))
+                .context("no VmRSS in /proc/PID/status")?;
             kib += line.split_whitespace().nth(1).context("no size in VmRSS")?.parse::<f64>()?;
         }
         Ok(kib)
@@ -37,7 +40,8 @@ impl Processes {
         let mut next = 0;
         while let Some(process) = all.get(next) {
             // An error: the kernel does not tell, or the process has just ended.
-            let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
+            let children =
+                fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
             all.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
             next += 1;
         }

@@ -70,7 +70,9 @@ impl Run {
         }
         let mut table = Table::new();
         for &scenario in Scenario::value_variants() {
-            if scenario == Scenario::Paper || !(self.scenarios.is_empty() || self.scenarios.contains(&scenario)) {
+            if scenario == Scenario::Paper
+                || !(self.scenarios.is_empty() || self.scenarios.contains(&scenario))
+            {
                 continue;
             }
             let able: Vec<_> = servers.iter().copied().filter(|server| server.can(scenario)).collect();
@@ -78,13 +80,18 @@ impl Run {
             for round in 0..self.rounds {
                 // Nobody is always first.
                 for number in (0..able.len()).map(|number| (number + round) % able.len()) {
-                    let outcome = self.once(&tools, able[number], scenario).map_err(|error| format!("{error:#}"));
+                    let outcome =
+                        self.once(&tools, able[number], scenario).map_err(|error| format!("{error:#}"));
                     eprintln!("{scenario:?}, {}: {outcome:?}", able[number].title());
                     runs[number].push(outcome);
                 }
             }
             let rows = able.iter().zip(runs);
-            table.rows.extend(rows.map(|(&server, runs)| Row { scenario, server, outcome: Outcome::of(runs) }));
+            table.rows.extend(rows.map(|(&server, runs)| Row {
+                scenario,
+                server,
+                outcome: Outcome::of(runs),
+            }));
             if let Some(path) = &self.json {
                 std::fs::write(path, serde_json::to_string_pretty(&table.to_json())?)
                     .with_context(|| format!("{} cannot be written", path.display()))?;
@@ -112,7 +119,14 @@ impl Run {
     /// The generator is a process of its own, on its own core.
     fn load(&self, running: &Running, scenario: Scenario) -> Result<Figures> {
         let mut command = Command::new("timeout");
-        command.args(["--kill-after", "5", LOAD_WITHIN, "taskset", "--cpu-list", &self.generator_core.to_string()]);
+        command.args([
+            "--kill-after",
+            "5",
+            LOAD_WITHIN,
+            "taskset",
+            "--cpu-list",
+            &self.generator_core.to_string(),
+        ]);
         command.arg(std::env::current_exe()?).arg("load").args(["--seconds", &self.seconds.to_string()]);
         command.args(["--scenario", &name(scenario)]);
         command.args(["--dialect", &name(running.dialect), "--path", running.path]);

@@ -74,7 +74,9 @@ impl Server {
         match scenario {
             Scenario::Saved | Scenario::TwoNodes => matches!(self, Self::Quire | Self::Hocuspocus),
             // It has no documents to give to who joins.
-            Scenario::JoinCold | Scenario::Join200 | Scenario::Typing | Scenario::Churn => self != Self::Relay,
+            Scenario::JoinCold | Scenario::Join200 | Scenario::Typing | Scenario::Churn => {
+                self != Self::Relay
+            }
             _ => true,
         }
     }
@@ -98,7 +100,9 @@ impl Server {
             Scenario::TwoNodes => {
                 let port = free_port()?;
                 let mut redis = pinned(tools, "redis-server");
-                redis.args(["--port", &port.to_string(), "--save", "", "--appendonly", "yes", "--dir"]).arg(folder);
+                redis
+                    .args(["--port", &port.to_string(), "--save", "", "--appendonly", "yes", "--dir"])
+                    .arg(folder);
                 running.spawn(redis, port)?;
                 (2, Some(port))
             }

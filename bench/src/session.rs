@@ -87,9 +87,9 @@ impl Target {
             }
             Ok(session)
         };
-        timeout(JOIN_WITHIN, joining)
-            .await
-            .with_context(|| format!("{address} does not let anybody into \"{document}\" within {JOIN_WITHIN:?}"))?
+        timeout(JOIN_WITHIN, joining).await.with_context(|| {
+            format!("{address} does not let anybody into \"{document}\" within {JOIN_WITHIN:?}")
+        })?
     }
 }
 
@@ -157,7 +157,9 @@ impl Session {
                     let _ = tell.send(());
                 }
             });
-            read.with_context(|| format!("a message that cannot be read: {:02x?}", &message[..message.len().min(40)]))
+            read.with_context(|| {
+                format!("a message that cannot be read: {:02x?}", &message[..message.len().min(40)])
+            })
         };
         // What came with the answer to the handshake.
         let mut ended = inbox.take(&self, &[], &mut receive);
@@ -271,7 +273,8 @@ impl Inbox {
 
 /// A WebSocket, and what came behind the answer to its handshake.
 async fn connect(address: &str, path: &str) -> Result<(TcpStream, Vec<u8>)> {
-    let mut stream = TcpStream::connect(address).await.with_context(|| format!("no connection to {address}"))?;
+    let mut stream =
+        TcpStream::connect(address).await.with_context(|| format!("no connection to {address}"))?;
     stream.set_nodelay(true)?;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\

@@ -144,7 +144,8 @@ impl Table {
     /// How many times Quire's figure a row's is, in what its scenario compares.
     fn ratio(&self, row: &Row) -> Option<f64> {
         let (name, _) = columns(row.scenario).1[0];
-        let quire = self.rows.iter().find(|other| other.scenario == row.scenario && other.server == Server::Quire)?;
+        let quire =
+            self.rows.iter().find(|other| other.scenario == row.scenario && other.server == Server::Quire)?;
         match (&row.outcome, &quire.outcome) {
             (Outcome::Done(figures), Outcome::Done(quire)) => Some(figures[name] / quire[name]),
             _ => None,
@@ -181,8 +182,10 @@ impl fmt::Display for Table {
             let ratio = self.ratio(row).map_or_else(|| "–".to_owned(), number);
             let cell = match &row.outcome {
                 Outcome::Done(figures) => {
-                    let mut parts: Vec<_> =
-                        columns.iter().map(|(name, unit)| format!("{} {unit}", number(figures[*name]))).collect();
+                    let mut parts: Vec<_> = columns
+                        .iter()
+                        .map(|(name, unit)| format!("{} {unit}", number(figures[*name])))
+                        .collect();
                     parts[0] = format!("**{}**", parts[0]);
                     let missing = figures.get("missing").copied().unwrap_or(0.0);
                     if missing > 0.0 {

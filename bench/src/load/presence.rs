@@ -74,7 +74,10 @@ pub(super) async fn moves(place: &Place, people: usize) -> Result<Figures> {
     let mut figures = Figures::new();
     room.latency.write(&mut figures, "");
     figures.insert("cpu_us_per_move_and_reader".to_owned(), cpu * 1e6 / (sent * (people - 1)) as f64);
-    figures.insert("seen_percent".to_owned(), room.latency.count() as f64 * 100.0 / (sent * (people - 1)) as f64);
+    figures.insert(
+        "seen_percent".to_owned(),
+        room.latency.count() as f64 * 100.0 / (sent * (people - 1)) as f64,
+    );
     figures.insert("missing".to_owned(), room.missing() as f64);
     figures.insert("memory_mb".to_owned(), place.server.memory()? / 1024.0);
     Ok(figures)

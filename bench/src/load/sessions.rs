@@ -45,7 +45,9 @@ pub(super) async fn idle(place: &Place, wanted: usize) -> Result<Figures> {
     for some in numbers[..IDLE_DOCUMENTS].chunks(AT_ONCE).chain(numbers[IDLE_DOCUMENTS..].chunks(AT_ONCE)) {
         let join = |number: usize| {
             let target = place.target.clone();
-            spawn_local(async move { target.join(number, &format!("idle-{}", number % IDLE_DOCUMENTS), |_| ()).await })
+            spawn_local(async move {
+                target.join(number, &format!("idle-{}", number % IDLE_DOCUMENTS), |_| ()).await
+            })
         };
         let joins: Vec<_> = some.iter().copied().map(join).collect();
         for join in joins {
@@ -71,7 +73,8 @@ pub(super) async fn idle(place: &Place, wanted: usize) -> Result<Figures> {
 /// How many files this process may have open.
 fn open_files() -> Result<usize> {
     let limits = fs::read_to_string("/proc/self/limits").context("/proc/self/limits cannot be read")?;
-    let line = limits.lines().find(|line| line.starts_with("Max open files")).context("no limit of open files")?;
+    let line =
+        limits.lines().find(|line| line.starts_with("Max open files")).context("no limit of open files")?;
     Ok(line.split_whitespace().nth(3).context("no limit of open files")?.parse()?)
 }
 
@@ -94,7 +97,8 @@ pub(super) async fn join(place: &Place, people: usize) -> Result<Figures> {
     let latency = Rc::new(RefCell::new(Latency::new()));
     let start = Instant::now();
     let joins = (0..people).map(|number| {
-        let (target, bytes, latency, clocks) = (place.target.clone(), bytes.clone(), latency.clone(), paper.clocks);
+        let (target, bytes, latency, clocks) =
+            (place.target.clone(), bytes.clone(), latency.clone(), paper.clocks);
         spawn_local(async move {
             let now = latency.borrow().now();
             let session = join_whole(&target, number, PAPER, clocks, &bytes).await?;
@@ -141,7 +145,11 @@ async fn join_whole(
     };
     let session = target.join(number, document, hear).await?;
     while here.get() < wanted {
-        ensure!(start.elapsed() < WHOLE_WITHIN, "{} of {wanted} clocks came to who joined {document}", here.get());
+        ensure!(
+            start.elapsed() < WHOLE_WITHIN,
+            "{} of {wanted} clocks came to who joined {document}",
+            here.get()
+        );
         sleep(Duration::from_millis(1)).await;
     }
     Ok(session)

@@ -34,7 +34,8 @@ struct Page {
 }
 
 pub(super) async fn stall(place: &Place) -> Result<Figures> {
-    let page = Rc::new(RefCell::new(Page { sent: Vec::new(), heard: vec![0; READERS], latency: Latency::new() }));
+    let page =
+        Rc::new(RefCell::new(Page { sent: Vec::new(), heard: vec![0; READERS], latency: Latency::new() }));
     let mut sessions = vec![place.target.join(0, "stall", |_| ()).await?];
     for reader in 0..READERS {
         let page = page.clone();
@@ -69,7 +70,10 @@ pub(super) async fn stall(place: &Place) -> Result<Figures> {
     before.write(&mut figures, "before_");
     page.latency.write(&mut figures, "");
     figures.insert("grown_mb".to_owned(), grown / 1024.0);
-    figures.insert("written_mb".to_owned(), page.sent.len() as f64 * LETTERS as f64 / 1024.0 / 1024.0 * 2.0 / 3.0);
+    figures.insert(
+        "written_mb".to_owned(),
+        page.sent.len() as f64 * LETTERS as f64 / 1024.0 / 1024.0 * 2.0 / 3.0,
+    );
     figures.insert("catch_up_ms".to_owned(), caught_up * 1e3);
     figures.insert("cpu_percent".to_owned(), cpu * 50.0 / place.duration.as_secs_f64());
     figures.insert("missing".to_owned(), page.missing() as f64);

@@ -140,8 +140,9 @@ impl Crowd {
         }
         // In each document one comes first: one of the peers hangs when two open a document in the same moment.
         for member in [0..1, 1..shape.members] {
-            let seats: Vec<_> =
-                member.flat_map(|member| (0..shape.documents).map(move |document| (document, member))).collect();
+            let seats: Vec<_> = member
+                .flat_map(|member| (0..shape.documents).map(move |document| (document, member)))
+                .collect();
             for some in seats.chunks(AT_ONCE) {
                 let mut joins = Vec::new();
                 for &(document, member) in some {

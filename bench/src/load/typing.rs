@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// A server that takes longer is not waited for.
-const WITHIN: Duration = Duration::from_secs(120);
+const WITHIN: Duration = Duration::from_secs(60);
 /// How far the writer may be ahead of the socket.
 const AHEAD: usize = 64 * 1024;
 
@@ -48,7 +48,12 @@ pub(super) async fn type_paper(place: &Place) -> Result<Figures> {
         }
     }
     while heard.get() < paper.clocks {
-        ensure!(start.elapsed() < WITHIN, "{} of {} clocks were heard in {WITHIN:?}", heard.get(), paper.clocks);
+        ensure!(
+            start.elapsed() < WITHIN,
+            "{} of {} clocks were heard in {WITHIN:?}",
+            heard.get(),
+            paper.clocks
+        );
         sleep(Duration::from_millis(5)).await;
     }
     let took = start.elapsed().as_secs_f64();
