@@ -1,6 +1,6 @@
 //! What a run found out: numbers with names.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, sync::LazyLock, time::Instant};
 
 use hdrhistogram::Histogram;
 
@@ -10,27 +10,21 @@ pub(crate) type Figures = BTreeMap<String, f64>;
 /// What takes longer counts as this, in microseconds: ten minutes.
 const LONGEST: u64 = 600_000_000;
 
+/// Microseconds since this was first asked.
+pub(crate) fn now() -> u32 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed().as_micros() as u32
+}
+
 /// How long things took.
 pub(crate) struct Latency {
-    start: Instant,
     /// In microseconds.
     histogram: Histogram<u64>,
 }
 
 impl Latency {
     pub(crate) fn new() -> Self {
-        let histogram = Histogram::new_with_max(LONGEST, 3).expect("three digits are allowed");
-        Self { start: Instant::now(), histogram }
-    }
-
-    /// As if it had begun with the other.
-    pub(crate) fn begin_with(&mut self, other: &Self) {
-        self.start = other.start;
-    }
-
-    /// Microseconds since the beginning, to be kept for `took`.
-    pub(crate) fn now(&self) -> u32 {
-        self.start.elapsed().as_micros() as u32
+        Self { histogram: Histogram::new_with_max(LONGEST, 3).expect("three digits are allowed") }
     }
 
     /// Something that began at the first time is done at the second.

@@ -132,11 +132,13 @@ impl Run {
         command.args(["--dialect", &name(running.dialect), "--path", running.path]);
         command.args(running.addresses.iter().flat_map(|address| ["--address", address]));
         command.args(running.pids().map(|pid| format!("--pid={pid}")));
+        // Where it happened in the generator is of no interest in a table.
+        command.env("RUST_BACKTRACE", "0");
         let output = command.stdin(Stdio::null()).output().context("the generator does not start")?;
         match output.status.code() {
             Some(0) => Ok(serde_json::from_slice(&output.stdout)?),
             Some(124) => bail!("it was not done after {LOAD_WITHIN} s"),
-            _ => bail!("{}", String::from_utf8_lossy(&output.stderr).trim()),
+            _ => bail!("{}", String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("Error: ")),
         }
     }
 }

@@ -20,6 +20,7 @@ use tokio::{
 
 use crate::{
     dialect::{Dialect, Event},
+    figures::now,
     frames,
     socket::try_read,
 };
@@ -57,12 +58,12 @@ pub(crate) struct Session {
 
 impl Target {
     /// Joins a document, and returns when all of it is here. What the session hears, then and later, is handed to
-    /// `hear`.
+    /// `hear` with the time at which it was read.
     pub(crate) async fn join(
         &self,
         number: usize,
         document: &str,
-        hear: impl FnMut(Event<'_>) + 'static,
+        hear: impl FnMut(Event<'_>, u32) + 'static,
     ) -> Result<Rc<Session>> {
         let address = &self.addresses[number % self.addresses.len()];
         let joining = async {
@@ -142,16 +143,16 @@ impl Session {
         self: Rc<Self>,
         rest: Vec<u8>,
         mut tell: Option<oneshot::Sender<()>>,
-        mut hear: impl FnMut(Event<'_>),
+        mut hear: impl FnMut(Event<'_>, u32),
     ) {
         let mut inbox = Inbox { rest, message: Vec::new() };
-        let mut receive = |message: &[u8]| {
+        let mut receive = |message: &[u8], now: u32| {
             let read = self.dialect.read(message, |event| {
                 let is_whole = matches!(event, Event::Whole(_));
                 if matches!(event, Event::Ask) {
                     self.send(&self.dialect.nothing(&self.document));
                 }
-                hear(event);
+                hear(event, now);
                 if let (true, Some(tell)) = (is_whole, tell.take_if(|_| is_whole)) {
                     // An error: nobody waits any more.
                     let _ = tell.send(());
@@ -200,7 +201,7 @@ impl Session {
         }
     }
 
-    fn read(&self, inbox: &mut Inbox, receive: &mut impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    fn read(&self, inbox: &mut Inbox, receive: &mut impl FnMut(&[u8], u32) -> Result<()>) -> Result<()> {
         try_read(&self.stream, |received| inbox.take(self, received, receive))?.unwrap_or(Ok(()))
     }
 }
@@ -217,7 +218,7 @@ impl Inbox {
         &mut self,
         session: &Session,
         received: &[u8],
-        receive: &mut impl FnMut(&[u8]) -> Result<()>,
+        receive: &mut impl FnMut(&[u8], u32) -> Result<()>,
     ) -> Result<()> {
         if self.rest.is_empty() {
             let taken = self.frames(session, received, receive)?;
@@ -240,18 +241,19 @@ impl Inbox {
         &mut self,
         session: &Session,
         bytes: &[u8],
-        receive: &mut impl FnMut(&[u8]) -> Result<()>,
+        receive: &mut impl FnMut(&[u8], u32) -> Result<()>,
     ) -> Result<usize> {
         let mut taken = 0;
+        let now = now();
         while let Some(frame) = frames::first(&bytes[taken..]) {
             taken += frame.length;
             match frame.kind {
-                frames::BINARY if frame.is_final => receive(frame.payload)?,
+                frames::BINARY if frame.is_final => receive(frame.payload, now)?,
                 frames::BINARY => self.message = frame.payload.to_vec(),
                 frames::CONTINUATION => {
                     self.message.extend_from_slice(frame.payload);
                     if frame.is_final {
-                        receive(&std::mem::take(&mut self.message))?;
+                        receive(&std::mem::take(&mut self.message), now)?;
                     }
                 }
                 frames::PING => {

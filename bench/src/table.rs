@@ -91,6 +91,8 @@ fn columns(scenario: Scenario) -> (&'static str, &'static [(&'static str, &'stat
                 ("deliveries_per_second", "deliveries/s"),
                 ("cpu_us_per_delivery", "µs CPU per delivery"),
                 ("p99_ms", "ms p99"),
+                ("server_cpu_percent", "% of the server's core"),
+                ("generator_cpu_percent", "% of the generator's"),
             ],
         ),
         Scenario::Documents1000 => ("1,000 documents, 2 people each, 1 update/s each", DOCUMENTS),

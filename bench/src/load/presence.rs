@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::{Place, all_are_here};
 use crate::{
     dialect::{Event, presences},
-    figures::{Figures, Latency},
+    figures::{Figures, Latency, now},
 };
 
 /// After this long the last state will never come.
@@ -37,9 +37,9 @@ pub(super) async fn moves(place: &Place, people: usize) -> Result<Figures> {
     let mut sessions = Vec::new();
     for person in 0..people {
         let room = room.clone();
-        let hear = move |event: Event<'_>| {
+        let hear = move |event: Event<'_>, now| {
             if let Event::Presence(message) = event {
-                room.borrow_mut().see(person, message);
+                room.borrow_mut().see(person, message, now);
             }
         };
         sessions.push(place.target.join(person, "presence", hear).await?);
@@ -52,8 +52,7 @@ pub(super) async fn moves(place: &Place, people: usize) -> Result<Figures> {
         for number in sent..due {
             let person = number % people;
             let mut room = room.borrow_mut();
-            let now = room.latency.now();
-            room.sent[person].push(now);
+            room.sent[person].push(now());
             let clock = room.sent[person].len() as u64;
             drop(room);
             let state = format!(
@@ -84,8 +83,7 @@ pub(super) async fn moves(place: &Place, people: usize) -> Result<Figures> {
 }
 
 impl Room {
-    fn see(&mut self, person: usize, message: &[u8]) {
-        let now = self.latency.now();
+    fn see(&mut self, person: usize, message: &[u8], now: u32) {
         presences(message, |client, clock| {
             let other = client as usize - 1;
             let seen = &mut self.seen[person][other];

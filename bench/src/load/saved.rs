@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::{Place, all_are_here};
 use crate::{
     dialect::{Dialect, Event},
-    figures::{Figures, Latency},
+    figures::{Figures, Latency, now},
     update::insertion,
 };
 
@@ -33,14 +33,12 @@ pub(super) async fn acknowledged(place: &Place) -> Result<Figures> {
         let sent = Rc::new(RefCell::new(VecDeque::new()));
         let hear = {
             let (sent, latency) = (sent.clone(), latency.clone());
-            move |event: Event<'_>| match event {
+            move |event: Event<'_>, now| match event {
                 Event::Ask => sent.borrow_mut().push_back(None),
                 Event::Saved => {
                     let sent = sent.borrow_mut().pop_front().expect("an answer to something");
-                    let mut latency = latency.borrow_mut();
-                    let now = latency.now();
                     if let Some(sent) = sent {
-                        latency.took(sent, now);
+                        latency.borrow_mut().took(sent, now);
                     }
                 }
                 _ => {}
@@ -57,7 +55,7 @@ pub(super) async fn acknowledged(place: &Place) -> Result<Figures> {
         let due = (start.elapsed().as_secs_f64() * UPDATES_PER_SECOND) as usize;
         for number in sent..due {
             let writer = number % WRITERS;
-            waiting[writer].borrow_mut().push_back(Some(latency.borrow().now()));
+            waiting[writer].borrow_mut().push_back(Some(now()));
             sessions[writer].update(&insertion(1, (number / WRITERS) as u64, "x"));
         }
         sent = due;

@@ -13,7 +13,7 @@ use tokio::{task::spawn_local, time::sleep};
 use super::{Place, all_are_here};
 use crate::{
     dialect::Event,
-    figures::{Figures, Latency},
+    figures::{Figures, Latency, now},
     paper::{Paper, clocks},
     session::{Session, Target},
     update::insertion,
@@ -46,7 +46,7 @@ pub(super) async fn idle(place: &Place, wanted: usize) -> Result<Figures> {
         let join = |number: usize| {
             let target = place.target.clone();
             spawn_local(async move {
-                target.join(number, &format!("idle-{}", number % IDLE_DOCUMENTS), |_| ()).await
+                target.join(number, &format!("idle-{}", number % IDLE_DOCUMENTS), |_, _| ()).await
             })
         };
         let joins: Vec<_> = some.iter().copied().map(join).collect();
@@ -81,7 +81,7 @@ fn open_files() -> Result<usize> {
 /// Puts the paper into a document, and leaves when the server had time to store it.
 pub(super) async fn put_paper(place: &Place) -> Result<Figures> {
     let paper = Paper::read()?;
-    let session = place.target.join(0, PAPER, |_| ()).await?;
+    let session = place.target.join(0, PAPER, |_, _| ()).await?;
     session.update(&paper.whole);
     // Some servers store only after ten seconds; that it was all there is seen by who joins.
     sleep(Duration::from_secs(11)).await;
@@ -100,11 +100,9 @@ pub(super) async fn join(place: &Place, people: usize) -> Result<Figures> {
         let (target, bytes, latency, clocks) =
             (place.target.clone(), bytes.clone(), latency.clone(), paper.clocks);
         spawn_local(async move {
-            let now = latency.borrow().now();
+            let began = now();
             let session = join_whole(&target, number, PAPER, clocks, &bytes).await?;
-            let mut latency = latency.borrow_mut();
-            let done = latency.now();
-            latency.took(now, done);
+            latency.borrow_mut().took(began, now());
             anyhow::Ok(session)
         })
     });
@@ -136,7 +134,7 @@ async fn join_whole(
     let here = Rc::new(Cell::new(0));
     let hear = {
         let (here, bytes) = (here.clone(), bytes.clone());
-        move |event: Event<'_>| {
+        move |event: Event<'_>, _: u32| {
             if let Event::Whole(update) | Event::Update(update) = event {
                 here.set(clocks(update).max(here.get()));
                 bytes.set(bytes.get() + update.len());
@@ -160,7 +158,7 @@ pub(super) async fn churn(place: &Place) -> Result<Figures> {
     let letters = "x".repeat(CHURN_LETTERS);
     let mut hosts = Vec::new();
     for document in 0..CHURN_DOCUMENTS {
-        let host = place.target.join(0, &churned(document), |_| ()).await?;
+        let host = place.target.join(0, &churned(document), |_, _| ()).await?;
         host.update(&insertion(1, 0, &letters));
         hosts.push(host);
     }
@@ -174,12 +172,10 @@ pub(super) async fn churn(place: &Place) -> Result<Figures> {
             let bytes = Rc::default();
             let mut document = slot;
             while start.elapsed() < duration {
-                let now = latency.borrow().now();
+                let began = now();
                 let name = churned(document % CHURN_DOCUMENTS);
                 let session = join_whole(&target, 0, &name, CHURN_LETTERS as u64, &bytes).await?;
-                let mut latency = latency.borrow_mut();
-                let done = latency.now();
-                latency.took(now, done);
+                latency.borrow_mut().took(began, now());
                 session.leave();
                 document += CHURN_SLOTS;
             }

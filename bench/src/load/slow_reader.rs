@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use super::{Place, all_are_here};
 use crate::{
     dialect::Event,
-    figures::{Figures, Latency},
+    figures::{Figures, Latency, now},
     session::Session,
     update::{insertion, ranges},
 };
@@ -36,12 +36,12 @@ struct Page {
 pub(super) async fn stall(place: &Place) -> Result<Figures> {
     let page =
         Rc::new(RefCell::new(Page { sent: Vec::new(), heard: vec![0; READERS], latency: Latency::new() }));
-    let mut sessions = vec![place.target.join(0, "stall", |_| ()).await?];
+    let mut sessions = vec![place.target.join(0, "stall", |_, _| ()).await?];
     for reader in 0..READERS {
         let page = page.clone();
-        let hear = move |event: Event<'_>| {
+        let hear = move |event: Event<'_>, now| {
             if let Event::Update(update) | Event::Whole(update) = event {
-                page.borrow_mut().hear(reader, update);
+                page.borrow_mut().hear(reader, update, now);
             }
         };
         sessions.push(place.target.join(reader, "stall", hear).await?);
@@ -49,8 +49,6 @@ pub(super) async fn stall(place: &Place) -> Result<Figures> {
     let slow = &sessions[1];
     type_on(&sessions[0], &page, place.duration).await;
     let before = std::mem::replace(&mut page.borrow_mut().latency, Latency::new());
-    // Times are kept since the beginning.
-    page.borrow_mut().latency.begin_with(&before);
     let memory = place.server.memory()?;
     let cpu = place.server.cpu()?;
     slow.pause(true);
@@ -89,8 +87,7 @@ async fn type_on(writer: &Session, page: &RefCell<Page>, duration: Duration) {
         for _ in sent..due {
             let mut page = page.borrow_mut();
             let clock = (page.sent.len() * LETTERS) as u64;
-            let now = page.latency.now();
-            page.sent.push(now);
+            page.sent.push(now());
             writer.update(&insertion(1, clock, &letters));
         }
         sent = due;
@@ -99,8 +96,7 @@ async fn type_on(writer: &Session, page: &RefCell<Page>, duration: Duration) {
 }
 
 impl Page {
-    fn hear(&mut self, reader: usize, update: &[u8]) {
-        let now = self.latency.now();
+    fn hear(&mut self, reader: usize, update: &[u8], now: u32) {
         ranges(update, |_, clock, length| {
             let heard = &mut self.heard[reader];
             // What is behind a gap is not here yet: it cannot be shown. The ranges of a diff are of any length.

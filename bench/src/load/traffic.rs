@@ -3,16 +3,18 @@
 use std::{
     cell::RefCell,
     rc::Rc,
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use tokio::time::sleep;
 
 use super::{Place, all_are_here};
 use crate::{
     dialect::Event,
-    figures::{Figures, Latency},
+    figures::{Figures, Latency, now},
+    process::Processes,
     session::Session,
     update::{insertion, ranges},
 };
@@ -23,6 +25,8 @@ const GRACE: Duration = Duration::from_secs(15);
 const LATE_MS: f64 = 100.0;
 /// or where this long after the last one something is missing.
 const DRAIN: Duration = Duration::from_secs(1);
+/// Where the ramp begins, in updates a second.
+const SLOWEST: f64 = 200.0;
 /// From one step of the ramp to the next.
 const STEEPNESS: f64 = 1.4;
 /// How many sessions join at once.
@@ -101,30 +105,37 @@ pub(super) async fn documents(place: &Place, documents: usize) -> Result<Figures
 
 /// 100 members of whom ten type, faster and faster: the highest rate at which everything came in time.
 pub(super) async fn ramp(place: &Place) -> Result<Figures> {
-    let mut updates = 500.0;
+    let mut updates = SLOWEST;
     let mut best = None;
-    loop {
-        let shape = Shape {
-            name: format!("ramp-{updates:.0}"),
-            documents: 1,
-            members: 100,
-            writers: 10,
-            updates,
-            duration: Duration::from_secs(2),
-        };
-        let crowd = Crowd::gather(place, shape).await?;
-        // Who ended was too slow for this rate.
-        let step = crowd.type_on(place, DRAIN).await;
-        crowd.leave();
-        match step {
-            Ok(figures) if figures["missing"] == 0.0 && figures["p99_ms"] <= LATE_MS => best = Some(figures),
-            _ => break,
-        }
+    // A hiccup of the machine is not the end of the ramp: each rate has two tries.
+    while let Some(figures) = match climb(place, updates).await? {
+        None => climb(place, updates).await?,
+        done => done,
+    } {
+        best = Some(figures);
         updates *= STEEPNESS;
-        // What the last step left behind is not the next one's.
-        sleep(Duration::from_millis(300)).await;
     }
-    best.ok_or_else(|| anyhow::anyhow!("500 updates a second are too many already"))
+    best.with_context(|| format!("{SLOWEST} updates a second are too many already"))
+}
+
+/// One step of the ramp; `None` if the server was too slow for it.
+async fn climb(place: &Place, updates: f64) -> Result<Option<Figures>> {
+    static STEP: AtomicUsize = AtomicUsize::new(0);
+    let shape = Shape {
+        name: format!("ramp-{}", STEP.fetch_add(1, Ordering::Relaxed)),
+        documents: 1,
+        members: 100,
+        writers: 10,
+        updates,
+        duration: Duration::from_secs(2),
+    };
+    let crowd = Crowd::gather(place, shape).await?;
+    let step = crowd.type_on(place, DRAIN).await;
+    crowd.leave();
+    // What this step left behind is not the next one's.
+    sleep(Duration::from_millis(300)).await;
+    // An error: a session was sent away, since it was too slow.
+    Ok(step.ok().filter(|figures| figures["missing"] == 0.0 && figures["p99_ms"] <= LATE_MS))
 }
 
 impl Crowd {
@@ -149,9 +160,9 @@ impl Crowd {
                     let (hall, latency) = (halls[document].clone(), latency.clone());
                     let (target, name) = (place.target.clone(), format!("{}-{document}", shape.name));
                     joins.push(tokio::task::spawn_local(async move {
-                        let hear = move |event: Event<'_>| {
+                        let hear = move |event: Event<'_>, now| {
                             if let Event::Update(update) | Event::Whole(update) = event {
-                                hall.borrow_mut().hear(member, update, &mut latency.borrow_mut());
+                                hall.borrow_mut().hear(member, update, now, &mut latency.borrow_mut());
                             }
                         };
                         target.join(member, &name, hear).await
@@ -173,6 +184,8 @@ impl Crowd {
     async fn type_on(&self, place: &Place, grace: Duration) -> Result<Figures> {
         let Shape { documents, members, writers, updates, duration, .. } = self.shape;
         let cpu = place.server.cpu()?;
+        let generator = Processes(vec![std::process::id()]);
+        let own_cpu = generator.cpu()?;
         let start = Instant::now();
         let mut sent = 0;
         while start.elapsed() < duration {
@@ -191,6 +204,7 @@ impl Crowd {
         }
         let wall = start.elapsed().as_secs_f64();
         let cpu = (place.server.cpu()? - cpu).as_secs_f64();
+        let own_cpu = (generator.cpu()? - own_cpu).as_secs_f64();
         all_are_here(&self.sessions)?;
         ensure!(sent > 0, "no update was sent in {duration:?}");
         let latency = self.latency.borrow();
@@ -201,6 +215,8 @@ impl Crowd {
         figures.insert("cpu_us_per_update".to_owned(), cpu * 1e6 / sent as f64);
         figures.insert("updates_per_second".to_owned(), sent as f64 / duration.as_secs_f64());
         figures.insert("deliveries_per_second".to_owned(), delivered as f64 / wall);
+        figures.insert("server_cpu_percent".to_owned(), cpu * 100.0 / wall);
+        figures.insert("generator_cpu_percent".to_owned(), own_cpu * 100.0 / wall);
         figures.insert("missing".to_owned(), (expected - delivered) as f64);
         Ok(figures)
     }
@@ -208,7 +224,7 @@ impl Crowd {
     fn type_letter(&self, document: usize, writer: usize) {
         let mut hall = self.halls[document].borrow_mut();
         let clock = hall.sent[writer].len() as u64;
-        hall.sent[writer].push(self.latency.borrow().now());
+        hall.sent[writer].push(now());
         drop(hall);
         // Those who join first are the first member of each document, then the others, member by member.
         let session = &self.sessions[writer * self.shape.documents + document];
@@ -218,8 +234,7 @@ impl Crowd {
 
 impl Hall {
     /// Counts what is new, wherever it comes from: one frame may bring many updates, and an update may come twice.
-    fn hear(&mut self, member: usize, update: &[u8], latency: &mut Latency) {
-        let now = latency.now();
+    fn hear(&mut self, member: usize, update: &[u8], now: u32, latency: &mut Latency) {
         ranges(update, |client, clock, length| {
             let writer = client as usize - 1;
             let heard = &mut self.heard[member][writer];

@@ -26,14 +26,14 @@ pub(super) async fn type_paper(place: &Place) -> Result<Figures> {
     let heard = Rc::new(Cell::new(0));
     let hear = {
         let heard = heard.clone();
-        move |event: Event<'_>| {
+        move |event: Event<'_>, _: u32| {
             if let Event::Update(update) | Event::Whole(update) = event {
                 heard.set(heard.get() + clocks(update));
             }
         }
     };
     let observer = place.target.join(0, "typing", hear).await?;
-    let writer = place.target.join(0, "typing", |_| ()).await?;
+    let writer = place.target.join(0, "typing", |_, _| ()).await?;
     let memory = place.server.memory()?;
     let cpu = place.server.cpu()?;
     let start = Instant::now();
@@ -63,7 +63,7 @@ pub(super) async fn type_paper(place: &Place) -> Result<Figures> {
     let got = Rc::new(RefCell::new(Vec::new()));
     let keep = {
         let got = got.clone();
-        move |event: Event<'_>| {
+        move |event: Event<'_>, _: u32| {
             if let Event::Whole(update) = event {
                 got.borrow_mut().push(update.to_vec());
             }
