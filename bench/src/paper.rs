@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Read, path::Path};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use flate2::read::GzDecoder;
 use serde::Deserialize;
 use yrs::{
@@ -12,14 +12,15 @@ use yrs::{
 
 use crate::update::ranges;
 
+/// How many letters were ever typed.
+pub(crate) const CLOCKS: u64 = 182_315;
+
 /// The paper as updates.
 pub(crate) struct Paper {
     /// One for each edit.
     pub edits: Vec<Vec<u8>>,
     /// All of it at once.
     pub whole: Vec<u8>,
-    /// How many letters were ever typed.
-    pub clocks: u64,
     text: String,
 }
 
@@ -52,7 +53,8 @@ impl Paper {
         }
         let transaction = doc.transact();
         let whole = transaction.encode_state_as_update_v1(&StateVector::default());
-        Ok(Self { clocks: clocks(&whole), text: text.get_string(&transaction), edits, whole })
+        ensure!(clocks(&whole) == CLOCKS, "{} is not the paper that it was", path.display());
+        Ok(Self { text: text.get_string(&transaction), edits, whole })
     }
 
     /// Whether the updates bring this paper, to the last letter.

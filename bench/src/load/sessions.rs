@@ -14,7 +14,7 @@ use super::{Place, all_are_here};
 use crate::{
     dialect::Event,
     figures::{Figures, Latency, now},
-    paper::{Paper, clocks},
+    paper::{CLOCKS, Paper, clocks},
     session::{Session, Target},
     update::insertion,
 };
@@ -91,17 +91,15 @@ pub(super) async fn put_paper(place: &Place) -> Result<Figures> {
 
 /// People who join the document with the paper at the same moment.
 pub(super) async fn join(place: &Place, people: usize) -> Result<Figures> {
-    let paper = Paper::read()?;
     let cpu = place.server.cpu()?;
     let bytes = Rc::new(Cell::new(0));
     let latency = Rc::new(RefCell::new(Latency::new()));
     let start = Instant::now();
     let joins = (0..people).map(|number| {
-        let (target, bytes, latency, clocks) =
-            (place.target.clone(), bytes.clone(), latency.clone(), paper.clocks);
+        let (target, bytes, latency) = (place.target.clone(), bytes.clone(), latency.clone());
         spawn_local(async move {
             let began = now();
-            let session = join_whole(&target, number, PAPER, clocks, &bytes).await?;
+            let session = join_whole(&target, number, PAPER, CLOCKS, &bytes).await?;
             latency.borrow_mut().took(began, now());
             anyhow::Ok(session)
         })

@@ -13,7 +13,7 @@ use super::{Place, all_are_here};
 use crate::{
     dialect::Event,
     figures::Figures,
-    paper::{Paper, clocks},
+    paper::{CLOCKS, Paper, clocks},
 };
 
 /// A server that takes longer is not waited for.
@@ -47,13 +47,8 @@ pub(super) async fn type_paper(place: &Place) -> Result<Figures> {
             sleep(Duration::from_millis(1)).await;
         }
     }
-    while heard.get() < paper.clocks {
-        ensure!(
-            start.elapsed() < WITHIN,
-            "{} of {} clocks were heard in {WITHIN:?}",
-            heard.get(),
-            paper.clocks
-        );
+    while heard.get() < CLOCKS {
+        ensure!(start.elapsed() < WITHIN, "{} of {} clocks were heard in {WITHIN:?}", heard.get(), CLOCKS);
         sleep(Duration::from_millis(5)).await;
     }
     let took = start.elapsed().as_secs_f64();
