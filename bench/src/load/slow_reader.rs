@@ -21,6 +21,8 @@ use crate::{
 const READERS: usize = 20;
 const UPDATES_PER_SECOND: f64 = 1_000.0;
 const LETTERS: usize = 1024;
+/// How long it stops: until the kernel's buffers are long full.
+const STALL: Duration = Duration::from_secs(20);
 /// After this long the slow one will never catch up.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(20);
 
@@ -52,7 +54,8 @@ pub(super) async fn stall(place: &Place) -> Result<Figures> {
     let memory = place.server.memory()?;
     let cpu = place.server.cpu()?;
     slow.pause(true);
-    type_on(&sessions[0], &page, place.duration * 2).await;
+    let read_by_all = page.borrow().sent.len();
+    type_on(&sessions[0], &page, STALL).await;
     let cpu = (place.server.cpu()? - cpu).as_secs_f64();
     let grown = place.server.memory()? - memory;
     slow.pause(false);
@@ -70,10 +73,10 @@ pub(super) async fn stall(place: &Place) -> Result<Figures> {
     figures.insert("grown_mb".to_owned(), grown / 1024.0);
     figures.insert(
         "written_mb".to_owned(),
-        page.sent.len() as f64 * LETTERS as f64 / 1024.0 / 1024.0 * 2.0 / 3.0,
+        ((page.sent.len() - read_by_all) * LETTERS) as f64 / 1024.0 / 1024.0,
     );
     figures.insert("catch_up_ms".to_owned(), caught_up * 1e3);
-    figures.insert("cpu_percent".to_owned(), cpu * 50.0 / place.duration.as_secs_f64());
+    figures.insert("cpu_percent".to_owned(), cpu * 100.0 / STALL.as_secs_f64());
     figures.insert("missing".to_owned(), page.missing() as f64);
     Ok(figures)
 }
