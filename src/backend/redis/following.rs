@@ -257,7 +257,13 @@ impl Following {
                     }
                 }
             }
-            (Some(position), Words::Notice) => self.read_if(follower, |place| place.hear_head(position)),
+            (Some(position), Words::Notice) => {
+                let heard = follower.place().hear_of(position, stamp);
+                match heard {
+                    Heard::OtherLog => self.compare(follower),
+                    _ => self.read_if(follower, |_| heard == Heard::Unclear),
+                }
+            }
             (None, Words::Deleted) => self.compare_at_once(follower),
             // The last message of a burst was lost.
             (None, Words::Head(position)) => self.read_if(follower, |place| {

@@ -153,10 +153,24 @@ impl Place {
         if comes || self.known.contains_key(&position) { Heard::Nothing } else { Heard::Unclear }
     }
 
+    /// An entry was put into the log that is too large for the channel, so that it must be read.
+    pub(super) fn hear_of(&mut self, position: Position, stamp: Stamp) -> Heard {
+        if self.hear_head(position) {
+            return Heard::Unclear;
+        }
+        if self.loaded && !self.agrees(position, Some(stamp)) {
+            self.doubt();
+            return Heard::OtherLog;
+        }
+        // One that we do not know may be of another log.
+        if !self.loaded || self.known.contains_key(&position) { Heard::Nothing } else { Heard::Unclear }
+    }
+
     /// It is known that the log goes so far. Answers whether it must be read.
     pub(super) fn hear_head(&mut self, position: Position) -> bool {
         self.head = self.head.max(position);
-        self.loaded && position > self.through
+        // An earlier epoch is that of a log that was begun by somebody who did not know of ours, which was lost.
+        self.loaded && (position > self.through || position.epoch < self.epoch)
     }
 
     /// Our own entry is in the log. Answers whether all before it was handed over; where not, the log must be read.
@@ -372,6 +386,22 @@ mod tests {
         // By a later epoch.
         let later = Position { epoch: EPOCH + 1, number: 1 };
         assert_eq!(loaded().hear(later, by(OTHER, 4)), Heard::OtherLog);
+    }
+
+    #[test]
+    fn a_large_entry_where_another_one_stood_is_noticed() {
+        assert_eq!(loaded().hear_of(at(4), by(OTHER, 4)), Heard::Unclear, "it must be read");
+        assert_eq!(loaded().hear_of(at(3), by(OTHER, 3)), Heard::Nothing, "it was read");
+        let mut place = loaded();
+        assert_eq!(place.hear_of(at(3), by(OTHER, 9)), Heard::OtherLog);
+        assert_eq!(place.hear_of(at(3), by(OTHER, 10)), Heard::Nothing, "until it is loaded again");
+        let before = Position { epoch: EPOCH - 1, number: 1 };
+        assert_eq!(
+            loaded().hear_of(before, by(OTHER, 9)),
+            Heard::Unclear,
+            "ours was lost, and another one begun"
+        );
+        assert!(loaded().hear_head(before));
     }
 
     #[test]
