@@ -113,6 +113,9 @@ async fn a_document_is_made_once_listed_deleted_and_taken_back() {
     assert_eq!(names(&server).await, ["bad", "letter"]);
     assert_eq!(server.get(plan).await.status, 404);
     assert_eq!(server.get(&format!("{plan}/raw")).await.status, 404);
+    assert_eq!(delete(&server, &format!("{plan}/sessions")).await, 404);
+    let json = "Content-Type: application/json\r\n";
+    assert_eq!(server.post(&format!("{plan}/versions"), json, b"{}").await.status, 404);
     assert_eq!((restore(&server, plan).await, restore(&server, plan).await), (204, 404));
     assert_eq!(server.text_of("team%2Fplan").await, "hello");
     assert_eq!(delete(&server, &format!("{plan}?purge=true")).await, 204);

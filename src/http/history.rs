@@ -272,7 +272,11 @@ async fn keep_now(shared: &Shared, name: &DocumentName) -> Result<Option<history
     if !shared.keeps_history {
         return Ok(None);
     }
-    let keep = |document: DocumentHandle| async move { Ok(document.keep_version().await?) };
+    let keep = |document: DocumentHandle| async move {
+        // A deleted document says so, where the next question would only find it gone.
+        document.exists().await?;
+        Ok(document.keep_version().await?)
+    };
     within_time(Repeat::Harmless, ask(shared, name, keep)).await?;
     Ok(history::versions(&*shared.backend, name).await?.pop())
 }

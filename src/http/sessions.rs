@@ -110,7 +110,11 @@ pub(crate) async fn end(
     access.require(&name, Level::Admin)?;
     let end = |document: DocumentHandle| {
         let user = user.clone();
-        async move { Ok(document.end_sessions(user).await?) }
+        async move {
+            // A deleted document says so, where the next question would only find it gone.
+            document.exists().await?;
+            Ok(document.end_sessions(user).await?)
+        }
     };
     let ended = ask(&shared, &name, end).await?;
     info!(document = %name, user, ended, by = access.user(), "sessions were ended");
