@@ -8,6 +8,7 @@ mod asking;
 mod authorize;
 mod body;
 mod bundles;
+mod changes;
 mod contents;
 mod copies;
 #[cfg(feature = "demo")]
@@ -28,6 +29,7 @@ mod sessions;
 mod socket;
 mod stats;
 mod updates;
+mod version;
 mod y_sweet;
 
 use std::{sync::Arc, time::Duration};
@@ -91,18 +93,14 @@ impl Shared {
 
 /// What everybody reaches; `/metrics` too, unless it has a port of its own.
 pub(crate) fn router(shared: Shared, with_metrics: bool) -> Router {
-    let (api, description) = api::routes(&shared.limits).split_for_parts();
-    let routes = Router::new()
+    let sockets = Router::new()
         .route("/ws/{*name}", get(socket::y_websocket))
         .route("/hocuspocus", get(socket::hocuspocus))
         .route("/hocuspocus/{*hint}", get(socket::hocuspocus))
         .route("/d/{name}/ws/{again}", get(socket::y_sweet))
-        .merge(api)
         .merge(y_sweet::routes(&shared.limits))
-        .layer(authorize::cors(&shared.origins))
-        .merge(api::pages(&description))
-        .merge(admin::routes())
-        .merge(health::routes());
+        .layer(authorize::cors(&shared.origins));
+    let routes = sockets.merge(for_applications(&shared));
     let routes = if with_metrics { routes.merge(health::metrics_routes()) } else { routes };
     #[cfg(feature = "demo")]
     let routes = routes.merge(demo::routes());
@@ -111,14 +109,17 @@ pub(crate) fn router(shared: Shared, with_metrics: bool) -> Router {
 
 /// What has a port of its own: the API, with the same tokens, and what watches the server asks for.
 pub(crate) fn admin_router(shared: Shared) -> Router {
+    let routes = for_applications(&shared).merge(health::metrics_routes());
+    finish(routes, shared)
+}
+
+/// The API with its pages, and what says how the node is.
+fn for_applications(shared: &Shared) -> Router<Shared> {
     let (api, description) = api::routes(&shared.limits).split_for_parts();
-    let routes = api
-        .layer(authorize::cors(&shared.origins))
+    api.layer(authorize::cors(&shared.origins))
         .merge(api::pages(&description))
         .merge(admin::routes())
         .merge(health::routes())
-        .merge(health::metrics_routes());
-    finish(routes, shared)
 }
 
 /// What holds for all routes.

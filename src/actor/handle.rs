@@ -13,7 +13,7 @@ use super::{
     vitals::{Figures, Vitals},
 };
 use crate::{
-    document::{Document, UpdateError},
+    document::{Document, UpdateError, edit::given::Unfit},
     end::End,
     outbox::Outbox,
     presence::{SessionId, State},
@@ -192,6 +192,12 @@ pub enum WriteError {
     /// It builds on edits that are not here.
     #[error("the update builds on edits that the document does not have: send those first, or with it")]
     Lacks,
+}
+
+impl From<Unfit> for WriteError {
+    fn from(unfit: Unfit) -> Self {
+        Self::Unfit(unfit.0)
+    }
 }
 
 impl DocumentHandle {

@@ -20,7 +20,10 @@ use bytes::Bytes;
 use yrs::{ReadTxn, Transact, TransactionMut};
 
 use self::content::Content;
-use super::{Document, UpdateError, contained, export::RootKind};
+use super::{
+    Document, UpdateError, contained,
+    export::{RootKind, learned},
+};
 use crate::update::Update;
 
 /// How long may be spent on finding small differences; those found by then are taken.
@@ -91,8 +94,6 @@ fn difference_until(
 pub fn content(document: &Document) -> Result<BTreeMap<String, Content>, UpdateError> {
     contained(|| {
         let transaction = document.doc.transact();
-        let kinds =
-            document.roots().filter_map(|(name, evidence)| Some((name, RootKind::learned(evidence)?)));
         let read = |name: &str, kind| match kind {
             RootKind::Text => transaction.get_text(name).map(|text| content::text(&text, &transaction)),
             RootKind::Map => transaction.get_map(name).map(|map| content::map(&map, &transaction)),
@@ -101,7 +102,7 @@ pub fn content(document: &Document) -> Result<BTreeMap<String, Content>, UpdateE
                 transaction.get_xml_fragment(name).map(|fragment| content::fragment(&fragment, &transaction))
             }
         };
-        kinds.filter_map(|(name, kind)| Some((name.to_owned(), read(name, kind)?))).collect()
+        learned(document).filter_map(|(name, kind)| Some((name.to_owned(), read(name, kind)?))).collect()
     })
 }
 

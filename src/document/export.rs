@@ -194,6 +194,11 @@ pub(super) fn said_of_nodes(
     })
 }
 
+/// The kinds of the root types that tell them by what they hold.
+pub(super) fn learned(document: &Document) -> impl Iterator<Item = (&str, RootKind)> {
+    document.roots().filter_map(|(name, evidence)| Some((name, RootKind::learned(evidence)?)))
+}
+
 /// What each root type is to be read as.
 fn kinds(
     document: &Document,

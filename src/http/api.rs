@@ -17,8 +17,8 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Shared, bundles, copies, documents, history, lifecycle, listing, operations, overview, raw, sessions,
-    stats, updates,
+    Shared, bundles, changes, copies, documents, history, lifecycle, listing, operations, overview, raw,
+    sessions, stats, updates,
 };
 use crate::config::Limits;
 
@@ -77,9 +77,9 @@ pub(super) fn routes(limits: &Limits) -> OpenApiRouter<Shared> {
         .routes(routes!(history::list, history::keep))
         .routes(routes!(history::fetch, history::rename, history::remove))
         .routes(routes!(history::restore))
-        .routes(routes!(history::compare))
-        .routes(routes!(history::compare_now))
-        .routes(routes!(history::attribute))
+        .routes(routes!(changes::compare))
+        .routes(routes!(changes::compare_now))
+        .routes(routes!(changes::attribute))
         .routes(routes!(overview::nodes))
         .routes(routes!(overview::open_documents))
         .routes(routes!(overview::errors))

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use axum::{
+    body::Bytes,
     extract::{FromRequestParts, Path},
     http::{StatusCode, request::Parts},
 };
-
 use tokio::time::{sleep, timeout};
 
 use super::{Shared, error::Problem};
 use crate::{
     actor::{DocumentHandle, ReadError, WriteError},
+    document::Document,
     end::End,
     hub::Unopened,
     name::DocumentName,
@@ -78,6 +79,22 @@ where
         }
     }
     Err(Problem::unavailable("the document is being opened anew; try again"))
+}
+
+/// Whether there is such a document.
+pub(crate) async fn exists(shared: &Shared, name: &DocumentName) -> Result<bool, Problem> {
+    ask(shared, name, |document| async move { document.exists().await }).await
+}
+
+/// All that is in a document, as an update; refused where there is none.
+pub(crate) async fn whole(shared: &Shared, name: &DocumentName) -> Result<Bytes, Problem> {
+    let look = |document: DocumentHandle| async move {
+        let exists = document.exists().await?;
+        let whole = document.read(|document: &Document| document.diff(&Default::default())).await?;
+        Ok(exists.then_some(whole))
+    };
+    let whole = ask(shared, name, look).await?.ok_or_else(|| not_there(name))?;
+    whole.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error))
 }
 
 /// What sending a request again does, where it is not known whether it was done.

@@ -3,10 +3,14 @@
 use axum::body::Bytes;
 use utoipa::{
     PartialSchema, ToSchema,
-    openapi::{ObjectBuilder, RefOr, Schema, Type},
+    openapi::{RefOr, Schema},
 };
 
-use super::{error::Problem, updates::matches};
+use super::{
+    documents::{named, one_of, split},
+    error::Problem,
+    updates::unless_changed,
+};
 use crate::{
     actor::{Edit, WriteError},
     document::{
@@ -24,7 +28,7 @@ pub(super) struct FormatName;
 
 impl PartialSchema for FormatName {
     fn schema() -> RefOr<Schema> {
-        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(FORMATS)).into()
+        one_of(FORMATS)
     }
 }
 
@@ -41,27 +45,16 @@ pub(super) struct Contents {
 
 /// What a request gives; none where it gives nothing.
 pub(super) fn read(parameters: &[(String, String)], body: &Bytes) -> Result<Option<Contents>, Problem> {
-    let (mut format, mut told) = (None, Told::new());
-    for (key, value) in parameters {
-        match key.as_str() {
-            "format" => format = Some(value.as_str()),
-            "root" => {
-                let kind = value.rsplit_once(':').and_then(|(name, kind)| {
-                    let (_, kind) = RootKind::NAMES.iter().find(|(known, _)| *known == kind)?;
-                    Some((name, *kind))
-                });
-                match kind {
-                    Some((name, kind)) => told.insert(name.to_owned(), Some(kind)),
-                    None => told.insert(value.clone(), None),
-                };
-            }
-            "token" => {}
-            _ => {
-                let reason = format!("unknown parameter {key:?}; known are format, root and token");
-                return Err(Problem::bad_request(reason));
-            }
-        }
-    }
+    let (format, roots) = split(parameters)?;
+    let told: Told = roots
+        .into_iter()
+        .map(|root| {
+            let kind = root.rsplit_once(':');
+            let kind =
+                kind.and_then(|(name, kind)| Some((name, named(&RootKind::NAMES, "root", kind).ok()?)));
+            kind.map_or((root.to_owned(), None), |(name, kind)| (name.to_owned(), Some(kind)))
+        })
+        .collect();
     let text = || {
         let text = str::from_utf8(body)
             .map_err(|error| Problem::bad_request(format!("the body is no UTF-8: {error}")))?;
@@ -105,20 +98,15 @@ impl Contents {
     pub(super) fn check(&self) -> Result<(), Problem> {
         match given(&Document::default(), &self.given, &self.told) {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(unfit)) => Err(WriteError::Unfit(unfit.0).into()),
+            Ok(Err(unfit)) => Err(WriteError::from(unfit).into()),
             Err(error) => Err(WriteError::Refused(error.to_string()).into()),
         }
     }
 
     /// Gives a document this content, if it is as it is expected to be.
     pub(super) fn edit(self, expected: Option<String>) -> Edit {
-        Box::new(move |document| {
-            if let Some(expected) = expected
-                && !matches(&expected, document)?
-            {
-                return Ok(Err(WriteError::Changed));
-            }
-            Ok(given(document, &self.given, &self.told)?.map_err(|unfit| WriteError::Unfit(unfit.0)))
+        unless_changed(expected, move |document| {
+            Ok(given(document, &self.given, &self.told)?.map_err(WriteError::from))
         })
     }
 }

@@ -6,13 +6,13 @@ use utoipa::ToSchema;
 
 use super::{
     Shared,
-    asking::{Named, Repeat, ask, not_there, within_time},
+    asking::{Named, Repeat, whole, within_time},
     authorize::Caller,
     body::InJson,
     error::{Body, Problem, Refusals},
     lifecycle::make_or_begin_anew,
 };
-use crate::{actor::DocumentHandle, document::Document, level::Level, name::DocumentName};
+use crate::{actor::DocumentHandle, level::Level, name::DocumentName};
 
 /// Where a copy goes.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -52,13 +52,7 @@ pub(crate) async fn copy(
     access.require(&name, Level::Read)?;
     let to = DocumentName::new(&to).map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error))?;
     access.require(&to, Level::Write)?;
-    let look = |document: DocumentHandle| async move {
-        let exists = document.exists().await?;
-        let whole = document.read(|document: &Document| document.diff(&Default::default())).await?;
-        Ok(exists.then_some(whole))
-    };
-    let whole = ask(&shared, &name, look).await?.ok_or_else(|| not_there(&name))?;
-    let whole = whole.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error))?;
+    let whole = whole(&shared, &name).await?;
     let make = |document: DocumentHandle| {
         let (whole, author) = (whole.clone(), access.author());
         async move { document.make_with(whole, author).await }

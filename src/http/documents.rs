@@ -33,9 +33,13 @@ pub(super) struct FormatName;
 
 impl PartialSchema for FormatName {
     fn schema() -> RefOr<Schema> {
-        let names = Format::NAMES.map(|(name, _)| name);
-        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).into()
+        one_of(Format::NAMES.map(|(name, _)| name))
     }
+}
+
+/// What a parameter may be, in the API's description.
+pub(super) fn one_of<const N: usize>(names: [&'static str; N]) -> RefOr<Schema> {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).into()
 }
 
 impl ToSchema for FormatName {}
@@ -158,18 +162,28 @@ fn same_tag(known: &str, etag: &str) -> bool {
 pub(super) fn read_parameters(
     parameters: &[(String, String)],
 ) -> Result<(Option<Format>, BTreeMap<String, RootKind>), Problem> {
-    let (mut format, mut roots) = (None, BTreeMap::new());
+    let (format, told) = split(parameters)?;
+    let format = format.map(|format| named(&Format::NAMES, "format", format)).transpose()?;
+    let mut roots = BTreeMap::new();
+    for value in told {
+        let Some((name, kind)) = value.rsplit_once(':') else {
+            return Err(Problem::bad_request(format!(
+                "root={value:?} must be a name and a kind, as in root=content:text"
+            )));
+        };
+        roots.insert(name.to_owned(), named(&RootKind::NAMES, "root", kind)?);
+    }
+    Ok((format, roots))
+}
+
+/// The format and the root types that parameters name.
+pub(super) fn split(parameters: &[(String, String)]) -> Result<(Option<&str>, Vec<&str>), Problem> {
+    let (mut format, mut roots) = (None, Vec::new());
     for (key, value) in parameters {
         match key.as_str() {
-            "format" => format = Some(named(&Format::NAMES, "format", value)?),
-            "root" => {
-                let Some((name, kind)) = value.rsplit_once(':') else {
-                    return Err(Problem::bad_request(format!(
-                        "root={value:?} must be a name and a kind, as in root=content:text"
-                    )));
-                };
-                roots.insert(name.to_owned(), named(&RootKind::NAMES, "root", kind)?);
-            }
+            "format" => format = Some(value.as_str()),
+            "root" => roots.push(value.as_str()),
+            // Looked at elsewhere.
             "token" => {}
             _ => {
                 return Err(Problem::bad_request(format!(
@@ -181,7 +195,8 @@ pub(super) fn read_parameters(
     Ok((format, roots))
 }
 
-fn named<T: Copy>(names: &[(&str, T)], parameter: &str, value: &str) -> Result<T, Problem> {
+/// What a parameter names.
+pub(super) fn named<T: Copy>(names: &[(&str, T)], parameter: &str, value: &str) -> Result<T, Problem> {
     names.iter().find(|(name, _)| *name == value).map(|(_, found)| *found).ok_or_else(|| {
         let known: Vec<_> = names.iter().map(|(name, _)| *name).collect();
         Problem::bad_request(format!("{parameter}: unknown {value:?}; known are {}", known.join(", ")))

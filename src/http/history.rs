@@ -1,10 +1,10 @@
-//! `/api/documents/{name}/versions`: what a document was, who changed it, and how it becomes that again.
+//! `/api/documents/{name}/versions`: what a document was, and how it becomes that again.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{Query, State, rejection::QueryRejection},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -14,21 +14,22 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Shared,
-    asking::{Repeat, ask, not_there, save, within_time},
+    asking::{Repeat, ask, save, within_time},
     authorize::Caller,
     body::InJson,
     documents::{FormatName, accepted, read_parameters},
     error::{Body, Problem, Refusals},
     heavy_work::beside_others,
+    version::{Named, Version, VersionId, broken, content},
 };
 use crate::{
     actor::{DocumentHandle, Edit},
-    backend::{BackendError, Position},
+    backend::Position,
     document::{
-        Document, edit,
+        edit,
         export::{ExportError, export},
     },
-    history::{self, HistoryError, changes},
+    history,
     level::Level,
     name::DocumentName,
     webhooks::event::{self, What},
@@ -40,28 +41,6 @@ const MAX_PAGE: usize = 1_000;
 /// The most bytes of a version's name.
 const MAX_NAME_BYTES: usize = 256;
 
-/// A version's id: the place of its last edit in the document's log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct VersionId(Position);
-
-impl fmt::Display for VersionId {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(to)
-    }
-}
-
-impl FromStr for VersionId {
-    type Err = Problem;
-
-    fn from_str(text: &str) -> Result<Self, Problem> {
-        let position = text.split_once('-').and_then(|(epoch, number)| {
-            Some(Position { epoch: epoch.parse().ok()?, number: number.parse().ok()? })
-        });
-        let wrong = || Problem::bad_request(format!("{text:?} is no version's id: those look like 0-17"));
-        position.map(Self).ok_or_else(wrong)
-    }
-}
-
 /// A page of a document's versions.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Versions {
@@ -69,41 +48,6 @@ pub(crate) struct Versions {
     versions: Vec<Version>,
     /// What to ask for as `before` to get the next page; nothing where this is the last one.
     next: Option<String>,
-}
-
-/// A version of a document.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Version {
-    /// Its id.
-    #[schema(example = "0-17")]
-    id: String,
-    /// Its name, if somebody has given it one.
-    name: Option<String>,
-    /// Who has given it.
-    named_by: Option<String>,
-    /// When the first edit since the version before was made, in milliseconds since 1970.
-    begin: u64,
-    /// When its last edit was made, in milliseconds since 1970.
-    time: u64,
-    /// How many bytes the document had, as an update.
-    bytes: u64,
-    /// Whose edits there are since the version before, as far as tokens tell.
-    users: Vec<String>,
-}
-
-impl From<history::Version> for Version {
-    fn from(history::Version { id, about }: history::Version) -> Self {
-        Self {
-            id: VersionId(id).to_string(),
-            name: about.name,
-            named_by: about.named_by,
-            begin: about.begin,
-            time: about.end,
-            bytes: about.document_bytes,
-            users: about.users,
-        }
-    }
 }
 
 /// Which versions are asked for.
@@ -124,42 +68,6 @@ pub(crate) struct Which {
 
 fn page() -> usize {
     PAGE
-}
-
-/// The document that a request is about, and the version of it.
-pub(crate) struct Named {
-    document: DocumentName,
-    version: Option<VersionId>,
-}
-
-impl axum::extract::FromRequestParts<Shared> for Named {
-    type Rejection = Problem;
-
-    async fn from_request_parts(
-        parts: &mut axum::http::request::Parts,
-        shared: &Shared,
-    ) -> Result<Self, Problem> {
-        let names =
-            Path::<std::collections::HashMap<String, String>>::from_request_parts(parts, shared).await;
-        let Path(names) = names.map_err(|error| Problem::bad_request(error.body_text()))?;
-        let name = names.get("name").map(String::as_str).unwrap_or_default();
-        let document = DocumentName::new(name).map_err(Problem::bad_request)?;
-        let version = names.get("version").map(|version| version.parse()).transpose()?;
-        Ok(Self { document, version })
-    }
-}
-
-impl Named {
-    fn version(&self) -> Result<Position, Problem> {
-        let version = self.version.ok_or_else(|| Problem::bad_request("no version is named"))?;
-        Ok(version.0)
-    }
-
-    fn no_version(&self) -> Problem {
-        let id = self.version.map(|version| version.to_string()).unwrap_or_default();
-        let document = self.document.as_str();
-        Problem::new(StatusCode::NOT_FOUND, format!("there is no version {id} of the document {document:?}"))
-    }
 }
 
 /// Lists the versions of a document
@@ -185,7 +93,7 @@ pub(crate) async fn list(
     }
     let before: Option<VersionId> = before.map(|before| before.parse()).transpose()?;
     access.require(&named.document, Level::Read)?;
-    require_document(&shared, &named.document).await?;
+    named.require_document(&shared).await?;
     let all = history::versions(&*shared.backend, &named.document).await?;
     let older = all.into_iter().rev().filter(|version| before.is_none_or(|before| version.id < before.0));
     let mut versions: Vec<Version> = older.take(limit + 1).map(Into::into).collect();
@@ -241,7 +149,7 @@ pub(crate) async fn keep(
 ) -> Result<(StatusCode, Json<Version>), Problem> {
     access.require(&named.document, Level::Write)?;
     let name = naming.checked()?;
-    require_document(&shared, &named.document).await?;
+    named.require_document(&shared).await?;
     let keep = async || {
         let newest = keep_now(&shared, &named.document).await?;
         newest.ok_or_else(|| {
@@ -457,213 +365,4 @@ pub(crate) async fn restore(
         Ok(Json(Restored { before }))
     };
     work.run(restored).await
-}
-
-/// A part of a text, and who wrote it.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Part {
-    /// The root type that it is in.
-    root: String,
-    /// What became of it from one version to the other.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    change: Option<Change>,
-    /// Who wrote it, or deleted it; none where no token told.
-    user: Option<String>,
-    /// The text. After each paragraph stands a line break.
-    text: String,
-}
-
-/// What became of a text.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum Change {
-    Kept,
-    Inserted,
-    Deleted,
-}
-
-/// A text in parts.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Parts {
-    /// The parts, in their order.
-    parts: Vec<Part>,
-}
-
-/// Between which versions.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct Since {
-    /// The id of the earlier version; the one before, where it is not given.
-    since: Option<String>,
-    #[serde(rename = "token")]
-    #[param(ignore)]
-    _token: Option<String>,
-}
-
-/// Compares two versions
-///
-/// Their text, with what was inserted and deleted, and by whom.
-#[utoipa::path(
-    get, path = "/api/documents/{name}/versions/{version}/changes", operation_id = "changes", tag = "history",
-    params(
-        ("name" = String, Path, description = "The document's name."),
-        ("version" = String, Path, description = "The id of the later version.", example = "0-17"),
-        Since,
-    ),
-    responses((status = 200, description = "The text.", body = Parts), Refusals),
-)]
-pub(crate) async fn compare(
-    State(shared): State<Shared>,
-    Caller(access): Caller,
-    named: Named,
-    since: Result<Query<Since>, QueryRejection>,
-) -> Result<Json<Parts>, Problem> {
-    let Query(Since { since, .. }) = since.map_err(|error| Problem::bad_request(error.body_text()))?;
-    access.require(&named.document, Level::Read)?;
-    let later = named.version()?;
-    let since: Option<VersionId> = since.map(|since| since.parse()).transpose()?;
-    let work = shared.heavy_work.clone();
-    let comparison = async move {
-        let earlier = match since {
-            Some(since) => Some(since.0),
-            None => {
-                let versions = history::versions(&*shared.backend, &named.document).await?;
-                versions.into_iter().rev().map(|version| version.id).find(|id| *id < later)
-            }
-        };
-        let before = earlier_content(&shared, &named.document, earlier).await?;
-        let after = (Some(later), content(&shared, &named, later).await?);
-        let parts = history::compared(&*shared.backend, &named.document, before, after).await?;
-        Ok(Json(compared(parts)))
-    };
-    work.run(comparison).await
-}
-
-/// Compares a version with now
-///
-/// The text of the document as it is now, with what was inserted and deleted since, and by whom; since the newest version,
-/// where none is named.
-#[utoipa::path(
-    get, path = "/api/documents/{name}/changes", operation_id = "changes_since", tag = "history",
-    params(("name" = String, Path, description = "The document's name."), Since),
-    responses((status = 200, description = "The text.", body = Parts), Refusals),
-)]
-pub(crate) async fn compare_now(
-    State(shared): State<Shared>,
-    Caller(access): Caller,
-    named: Named,
-    since: Result<Query<Since>, QueryRejection>,
-) -> Result<Json<Parts>, Problem> {
-    let Query(Since { since, .. }) = since.map_err(|error| Problem::bad_request(error.body_text()))?;
-    access.require(&named.document, Level::Read)?;
-    let since: Option<VersionId> = since.map(|since| since.parse()).transpose()?;
-    let work = shared.heavy_work.clone();
-    let comparison = async move {
-        let now = now(&shared, &named.document).await?;
-        let earlier = match since {
-            Some(since) => Some(since.0),
-            None => {
-                let versions = history::versions(&*shared.backend, &named.document).await?;
-                versions.last().map(|version| version.id)
-            }
-        };
-        let before = earlier_content(&shared, &named.document, earlier).await?;
-        let parts = history::compared(&*shared.backend, &named.document, before, (None, now)).await?;
-        Ok(Json(compared(parts)))
-    };
-    work.run(comparison).await
-}
-
-/// A version to compare with, and what the document was; an empty one, where there is none.
-async fn earlier_content(
-    shared: &Shared,
-    name: &DocumentName,
-    earlier: Option<Position>,
-) -> Result<(Position, Document), Problem> {
-    let Some(earlier) = earlier else { return Ok((Position::default(), Document::default())) };
-    let named = Named { document: name.clone(), version: Some(VersionId(earlier)) };
-    Ok((earlier, content(shared, &named, earlier).await?))
-}
-
-fn compared(parts: Vec<changes::Part>) -> Parts {
-    let parts = parts.into_iter().map(|part| Part {
-        change: Some(match part.change {
-            changes::Change::Kept => Change::Kept,
-            changes::Change::Inserted => Change::Inserted,
-            changes::Change::Deleted => Change::Deleted,
-        }),
-        ..part.into()
-    });
-    Parts { parts: parts.collect() }
-}
-
-/// Who wrote what
-///
-/// The text of the document as it is now, with the user of each part: the `sub` of the token with which it was written.
-#[utoipa::path(
-    get, path = "/api/documents/{name}/attribution", operation_id = "attribution", tag = "history",
-    params(("name" = String, Path, description = "The document's name.")),
-    responses((status = 200, description = "The text.", body = Parts), Refusals),
-)]
-pub(crate) async fn attribute(
-    State(shared): State<Shared>,
-    Caller(access): Caller,
-    named: Named,
-) -> Result<Json<Parts>, Problem> {
-    access.require(&named.document, Level::Read)?;
-    let work = shared.heavy_work.clone();
-    let attribution = async move {
-        let now = now(&shared, &named.document).await?;
-        let parts = history::attributed(&*shared.backend, &named.document, now).await?;
-        Ok(Json(Parts { parts: parts.into_iter().map(Into::into).collect() }))
-    };
-    work.run(attribution).await
-}
-
-impl From<changes::Part> for Part {
-    fn from(changes::Part { root, user, text, .. }: changes::Part) -> Self {
-        Self { root, change: None, user: user.as_deref().map(str::to_owned), text }
-    }
-}
-
-/// The document as it is now.
-async fn now(shared: &Shared, name: &DocumentName) -> Result<Document, Problem> {
-    let look = |document: DocumentHandle| async move {
-        let exists = document.exists().await?;
-        let whole = document.read(|document: &Document| document.diff(&Default::default())).await?;
-        Ok(exists.then_some(whole))
-    };
-    let whole = ask(shared, name, look).await?.ok_or_else(|| not_there(name))?;
-    let whole = whole.map_err(broken)?;
-    beside_others(move || Document::load(&[whole]).map_err(broken)).await
-}
-
-fn broken(error: impl ToString) -> Problem {
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error)
-}
-
-async fn content(shared: &Shared, named: &Named, version: Position) -> Result<Document, Problem> {
-    let found = history::content(&*shared.backend, &named.document, version).await?;
-    found.ok_or_else(|| named.no_version())
-}
-
-/// Refuses where there is no such document.
-async fn require_document(shared: &Shared, name: &DocumentName) -> Result<(), Problem> {
-    match ask(shared, name, |document: DocumentHandle| async move { document.exists().await }).await? {
-        true => Ok(()),
-        false => Err(not_there(name)),
-    }
-}
-
-impl From<HistoryError> for Problem {
-    fn from(error: HistoryError) -> Self {
-        match error {
-            HistoryError::Backend(BackendError::Away(_) | BackendError::Closed | BackendError::Recreated) => {
-                Self::unavailable(error)
-            }
-            HistoryError::Backend(BackendError::Deleted) => Self::new(StatusCode::NOT_FOUND, error),
-            error => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error),
-        }
-    }
 }

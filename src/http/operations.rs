@@ -15,10 +15,10 @@ use super::{
     authorize::Caller,
     body::{Content, read_json, require_type},
     error::{Body, Problem, Refusals},
-    updates::{expected, matches},
+    updates::{expected, unless_changed},
 };
 use crate::{
-    actor::{DocumentHandle, Edit, WriteError},
+    actor::{DocumentHandle, WriteError},
     document::edit::operations::{Operation, operated},
     level::Level,
 };
@@ -79,13 +79,8 @@ pub(crate) async fn edit(
     let (bytes, max_bytes) = (body.len() * BYTES, shared.limits.update_bytes);
     let edit = |document: DocumentHandle| {
         let (operations, expected, author) = (operations.clone(), expected.clone(), access.author());
-        let edit: Edit = Box::new(move |document| {
-            if let Some(expected) = expected
-                && !matches(&expected, document)?
-            {
-                return Ok(Err(WriteError::Changed));
-            }
-            Ok(operated(document, &operations, max_bytes)?.map_err(|unfit| WriteError::Unfit(unfit.0)))
+        let edit = unless_changed(expected, move |document| {
+            Ok(operated(document, &operations, max_bytes)?.map_err(WriteError::from))
         });
         async move { document.edit(bytes, author, edit).await }
     };

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::{
     Shared, admission,
-    asking::{ask, not_there},
+    asking::{exists, not_there},
     authorize::{SUBPROTOCOL, access, refuse_origin},
     entrance::Entrance,
     error::Problem,
@@ -168,9 +168,7 @@ pub(crate) async fn y_sweet(
         Problem::new(status, end.reason())
     })?;
     // Who may not write cannot make it.
-    if admitted.terms.read_only
-        && !ask(&shared, &name, |document| async move { document.exists().await }).await?
-    {
+    if admitted.terms.read_only && !exists(&shared, &name).await? {
         return Err(not_there(&name));
     }
     let dialect = YSweet::new(name.as_str().into());

@@ -1,6 +1,7 @@
 //! `/api/documents/{name}/updates`: updates from applications that have a Yjs library.
 
 use axum::{
+    body::Bytes,
     extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
 };
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     actor::{DocumentHandle, Edit, WriteError},
-    document::Document,
+    document::{Document, UpdateError},
     level::Level,
 };
 
@@ -60,12 +61,11 @@ pub(crate) async fn send(
     let send = |document: DocumentHandle| {
         let (update, expected, author) = (update.clone(), expected.clone(), access.author());
         async move {
-            let Some(expected) = expected else { return document.write(update, author).await };
+            if expected.is_none() {
+                return document.write(update, author).await;
+            }
             let bytes = update.len();
-            let edit: Edit = Box::new(move |document| {
-                Ok(if matches(&expected, document)? { Ok(Some(update)) } else { Err(WriteError::Changed) })
-            });
-            document.edit(bytes, author, edit).await
+            document.edit(bytes, author, unless_changed(expected, |_| Ok(Ok(Some(update))))).await
         }
     };
     match save(&shared, &name, Repeat::Harmless, send).await {
@@ -89,8 +89,19 @@ pub(super) fn expected(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     expected.map_err(|_| Problem::bad_request("If-Match is no text"))
 }
 
+/// An edit that is done only if the document is as it is expected to be.
+pub(super) fn unless_changed(
+    expected: Option<String>,
+    edit: impl FnOnce(&Document) -> Result<Result<Option<Bytes>, WriteError>, UpdateError> + Send + 'static,
+) -> Edit {
+    Box::new(move |document| match expected {
+        Some(expected) if !matches(&expected, document)? => Ok(Err(WriteError::Changed)),
+        _ => edit(document),
+    })
+}
+
 /// Whether one of these tags is the document's (RFC 9110, section 13.1.1).
-pub(super) fn matches(expected: &str, document: &Document) -> Result<bool, crate::document::UpdateError> {
+fn matches(expected: &str, document: &Document) -> Result<bool, UpdateError> {
     if expected.trim() == "*" {
         return Ok(!document.is_empty());
     }

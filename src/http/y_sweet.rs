@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::{
     Shared,
-    asking::{Repeat, ask, not_there, save, within_time},
+    asking::{Repeat, ask, exists, not_there, save, whole, within_time},
     authorize::Caller,
     body::Content,
     error::Problem,
@@ -30,7 +30,6 @@ use crate::{
     access::{Claims, Rule, own},
     actor::DocumentHandle,
     config::Limits,
-    document::Document,
     level::Level,
     name::DocumentName,
 };
@@ -144,7 +143,7 @@ async fn authorize(
 ) -> Result<Json<Value>, Problem> {
     access.require(&name, Level::Admin)?;
     let AccessRequest { authorization, user_id, valid_for_seconds } = read(&body)?;
-    if !ask(&shared, &name, |document: DocumentHandle| async move { document.exists().await }).await? {
+    if !exists(&shared, &name).await? {
         return Err(not_there(&name));
     }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
@@ -189,13 +188,7 @@ async fn as_update(
     Id(name): Id,
 ) -> Result<Response, Problem> {
     access.require(&name, Level::Read)?;
-    let look = |document: DocumentHandle| async move {
-        let exists = document.exists().await?;
-        let whole = document.read(|document: &Document| document.diff(&Default::default())).await?;
-        Ok(exists.then_some(whole))
-    };
-    let whole = ask(&shared, &name, look).await?.ok_or_else(|| not_there(&name))?;
-    let whole = whole.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error))?;
+    let whole = whole(&shared, &name).await?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], whole).into_response())
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::document::{
     Document, UpdateError,
-    export::{Format, RootKind, export, said_of_nodes},
+    export::{Format, RootKind, export, learned, said_of_nodes},
 };
 
 /// The root type that Tiptap uses if nobody names another one.
@@ -127,8 +127,7 @@ fn of_text(document: &Document, given: &Given, told: &Told, until: Instant) -> R
 
 /// Which root type is meant: the one that is named, or the only one that fits.
 fn root(document: &Document, given: &Given, told: &Told) -> Result<(String, RootKind), Unfit> {
-    let learned: BTreeMap<&str, RootKind> =
-        document.roots().filter_map(|(name, evidence)| Some((name, RootKind::learned(evidence)?))).collect();
+    let learned: BTreeMap<&str, RootKind> = learned(document).collect();
     match told.iter().collect::<Vec<_>>()[..] {
         [] => {}
         [(name, kind)] => {
