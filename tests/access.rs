@@ -8,12 +8,13 @@ mod redis;
 use std::{path::PathBuf, time::Duration};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use common::{PATIENCE, Person, Raw, TestServer, insertion, new_doc, within};
+use common::{
+    PATIENCE, Person, Raw, SECRET, TestServer, insertion, new_doc, secret, token, token_for, within,
+};
 use futures_util::StreamExt;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
 use quire::{
-    access::own,
-    config::{Config, Secret, TokenRequest},
+    config::Config,
     level::Level,
     presence::State,
     protocol::{self, Message},
@@ -26,32 +27,12 @@ use tokio_tungstenite::{
 };
 use yrs::{ReadTxn, Text, Transact};
 
-const SECRET: &str = "a secret of more than thirty-two bytes, for tests alone";
-
 fn key(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/keys").join(name)
 }
 
 fn with_secret(config: &mut Config) {
-    config.authentication.secret = Some(Secret::new(SECRET.to_owned()));
-}
-
-/// A token of the server's own.
-fn token(user: &str, document: &str, level: Level) -> String {
-    token_for(user, document, level, Duration::from_secs(60))
-}
-
-fn token_for(user: &str, document: &str, level: Level, ttl: Duration) -> String {
-    let request = TokenRequest {
-        document: vec![document.to_owned()],
-        user: user.to_owned(),
-        level,
-        ttl,
-        data: PathBuf::new(),
-        secret_file: None,
-        secret: Some(Secret::new(SECRET.to_owned())),
-    };
-    own::answer(request).unwrap()
+    config.authentication.secret = Some(secret());
 }
 
 /// The claims of a good token, with some of them changed.

@@ -5,34 +5,14 @@ mod common;
 #[path = "common/redis.rs"]
 mod redis;
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
-use common::{PATIENCE, Person, Response, TestServer, insertion, new_doc};
-use quire::{
-    access::own,
-    config::{Config, Secret, TokenRequest},
-    level::Level,
-};
+use common::{PATIENCE, Person, Response, TestServer, bearer, insertion, new_doc, secret};
+use quire::{config::Config, level::Level};
 use redis::RedisServer;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
-
-const SECRET: &str = "a secret of more than thirty-two bytes, for tests alone";
-
-/// The header line of a token that allows so much.
-fn bearer(document: &str, level: Level) -> String {
-    let request = TokenRequest {
-        document: vec![document.to_owned()],
-        user: "operator".to_owned(),
-        level,
-        ttl: Duration::from_secs(60),
-        data: PathBuf::new(),
-        secret_file: None,
-        secret: Some(Secret::new(SECRET.to_owned())),
-    };
-    format!("Authorization: Bearer {}\r\n", own::answer(request).unwrap())
-}
 
 fn body(answer: &Response) -> Value {
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -68,7 +48,7 @@ fn names(answer: &Value) -> Vec<&str> {
 #[tokio::test]
 async fn only_who_may_administrate_everything_sees_the_node() {
     let server = TestServer::start_with(|config| {
-        config.authentication.secret = Some(Secret::new(SECRET.to_owned()));
+        config.authentication.secret = Some(secret());
     })
     .await;
     for path in ["/api/nodes", "/api/open-documents", "/api/errors"] {

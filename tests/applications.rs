@@ -4,49 +4,16 @@ mod common;
 #[path = "common/redis.rs"]
 mod redis;
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
-use common::{Person, Response, TestServer, insertion, new_doc, within};
+use common::{JSON, Person, TestServer, bearer, body, insertion, new_doc, said, secret, within};
 use futures_util::{SinkExt, StreamExt};
-use quire::{
-    access::own,
-    config::{Config, Secret, TokenRequest},
-    level::Level,
-    lib0,
-    presence::State,
-};
+use quire::{config::Config, level::Level, lib0, presence::State};
 use redis::RedisServer;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use yrs::{ReadTxn, StateVector, Transact, updates::encoder::Encode};
 
-const SECRET: &str = "a secret of more than thirty-two bytes, for tests alone";
-
-/// The header line of a token that allows so much.
-fn bearer(document: &str, level: Level) -> String {
-    let request = TokenRequest {
-        document: vec![document.to_owned()],
-        user: "app".to_owned(),
-        level,
-        ttl: Duration::from_secs(60),
-        data: PathBuf::new(),
-        secret_file: None,
-        secret: Some(Secret::new(SECRET.to_owned())),
-    };
-    format!("Authorization: Bearer {}\r\n", own::answer(request).unwrap())
-}
-
-fn body(answer: &Response) -> Value {
-    serde_json::from_slice(&answer.body).unwrap_or_else(|_| panic!("no JSON but {}", answer.text()))
-}
-
-fn said(answer: &Response, status: u16, reason: &str) {
-    assert_eq!(answer.status, status, "{}", answer.text());
-    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
-    assert!(answer.text().contains(reason), "{}", answer.text());
-}
-
-const JSON: &str = "Content-Type: application/json\r\n";
 const TEXT: &str = "Content-Type: text/plain\r\n";
 
 #[tokio::test]
@@ -106,7 +73,7 @@ async fn a_copy_has_everything_and_goes_its_own_way() {
 #[tokio::test]
 async fn each_route_asks_for_a_token_that_allows_it() {
     let server = TestServer::start_with(|config| {
-        config.authentication.secret = Some(Secret::new(SECRET.to_owned()));
+        config.authentication.secret = Some(secret());
     })
     .await;
     let admin = bearer("*", Level::Admin);

@@ -9,7 +9,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Output, Stdio},
     sync::{
         Arc, Mutex,
@@ -18,12 +18,8 @@ use std::{
     time::Duration,
 };
 
-use common::{PATIENCE, Person, Raw, TestServer, insertion, new_doc};
-use quire::{
-    access::own,
-    config::{Secret, TokenRequest},
-    level::Level,
-};
+use common::{JSON, PATIENCE, Person, Raw, SECRET, TestServer, insertion, new_doc, token};
+use quire::level::Level;
 use redis::RedisServer;
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -34,24 +30,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-const SECRET: &str = "a secret of more than thirty-two bytes, for tests alone";
-const JSON: &str = "Content-Type: application/json\r\n";
-
-fn token(user: &str, level: Level) -> String {
-    let request = TokenRequest {
-        document: vec!["*".to_owned()],
-        user: user.to_owned(),
-        level,
-        ttl: Duration::from_secs(600),
-        data: PathBuf::new(),
-        secret_file: None,
-        secret: Some(Secret::new(SECRET.to_owned())),
-    };
-    own::answer(request).unwrap()
-}
-
 fn as_root() -> String {
-    format!("Authorization: Bearer {}\r\n", token("root", Level::Admin))
+    format!("Authorization: Bearer {}\r\n", token("root", "*", Level::Admin))
 }
 
 fn quire(arguments: &[&str]) -> Command {
@@ -92,7 +72,7 @@ fn end(command: &mut Command) -> Ended {
 /// Runs a command with root's token, beside the test.
 async fn run(arguments: &[&str]) -> Ended {
     let mut command = quire(arguments);
-    command.env("QUIRE_TOKEN", token("root", Level::Admin));
+    command.env("QUIRE_TOKEN", token("root", "*", Level::Admin));
     tokio::task::spawn_blocking(move || end(&mut command)).await.unwrap()
 }
 
@@ -185,7 +165,7 @@ impl Process {
     }
 
     async fn joins(&self, document: &str, user: &str) -> Person {
-        Person::joins(&self.server, &format!("{document}?token={}", token(user, Level::Write))).await
+        Person::joins(&self.server, &format!("{document}?token={}", token(user, "*", Level::Write))).await
     }
 
     /// A letter of two people, with two versions and something behind them.
@@ -500,7 +480,7 @@ async fn what_is_there_stays_unless_it_is_replaced() {
     let mut waiting = other.joins("waited-for", "alice").await;
     run(&["restore", &file, "--server", &other.url]).await.good();
     assert_eq!(u16::from(waiting.raw.is_closed().await.code), 1012);
-    let (doc, query) = (waiting.doc, format!("waited-for?token={}", token("alice", Level::Write)));
+    let (doc, query) = (waiting.doc, format!("waited-for?token={}", token("alice", "*", Level::Write)));
     let mut back = Person::joins_with(&other.server, &query, doc).await;
     back.reads("here at last").await;
     back.types(", finally").await;
@@ -713,11 +693,11 @@ async fn errors_say_what_to_do() {
     end(&mut quire(&away)).says(1, "is it running?");
     end(&mut ask(&["list"])).says(1, "--token-file");
     end(ask(&["list"]).env("QUIRE_TOKEN", "nonsense")).says(1, "--token-file");
-    end(ask(&["list"]).env("QUIRE_TOKEN", token("bob", Level::Write))).says(1, "Admin is needed");
+    end(ask(&["list"]).env("QUIRE_TOKEN", token("bob", "*", Level::Write))).says(1, "Admin is needed");
     let folder = TempDir::new().unwrap();
     let file = path(&folder, "token");
     end(&mut ask(&["list", "--token-file", &file])).says(1, "cannot read the token");
-    fs::write(&file, token("root", Level::Admin) + "\n").unwrap();
+    fs::write(&file, token("root", "*", Level::Admin) + "\n").unwrap();
     end(&mut ask(&["list", "--token-file", &file])).good();
     end(quire(&["list", "--token-file", &file]).env("QUIRE_SERVER", &process.url)).good();
 
@@ -742,7 +722,7 @@ async fn errors_say_what_to_do() {
     run(&["list", "--token-file", &file]).await.says(2, "--server");
     run(&["backup"]).await.says(2, "<FILE>");
     // Only who may do everything fetches or puts a whole document.
-    let writer = format!("Authorization: Bearer {}\r\n", token("bob", Level::Write));
+    let writer = format!("Authorization: Bearer {}\r\n", token("bob", "*", Level::Write));
     let bundle = "/api/documents/letter/bundle";
     assert_eq!(process.server.get_with(bundle, &writer).await.status, 403);
     assert_eq!(
@@ -761,6 +741,6 @@ async fn errors_say_what_to_do() {
     // What is no bundle takes nothing away.
     assert_eq!(put(&format!("{bundle}?replace=true"), b"x").await.status, 422);
     assert_eq!(process.text_of("letter").await.unwrap(), "hello");
-    let query = format!("letter?token={}", token("bob", Level::Write));
+    let query = format!("letter?token={}", token("bob", "*", Level::Write));
     drop(Raw::connect(&process.server, &query).await);
 }

@@ -7,14 +7,12 @@ mod common;
 #[path = "common/redis.rs"]
 mod redis;
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use cluster::Node;
-use common::{PATIENCE, Person, Raw, TestServer, insertion, new_doc};
+use common::{PATIENCE, Person, Raw, TestServer, insertion, new_doc, secret, token};
 use quire::{
-    access::own,
     backend::{Backend, embedded::Embedded},
-    config::{Secret, TokenRequest},
     import::{Found, Import},
     level::Level,
     name::DocumentName,
@@ -184,19 +182,9 @@ async fn nothing_but_its_maker_brings_a_deleted_document_back() {
 
 #[tokio::test]
 async fn who_may_list_delete_and_begin_anew() {
-    let secret = || Secret::new("a secret of more than thirty-two bytes, for tests alone".to_owned());
     let server = TestServer::start_with(|config| config.authentication.secret = Some(secret())).await;
     let bearer = |document: &str, level| {
-        let request = TokenRequest {
-            document: vec![document.to_owned()],
-            user: "alice".to_owned(),
-            level,
-            ttl: Duration::from_secs(60),
-            data: PathBuf::new(),
-            secret_file: None,
-            secret: Some(secret()),
-        };
-        format!("Content-Length: 0\r\nAuthorization: Bearer {}\r\n", own::answer(request).unwrap())
+        format!("Content-Length: 0\r\nAuthorization: Bearer {}\r\n", token("alice", document, level))
     };
     let (admin, writer, reader) =
         (bearer("team/*", Level::Admin), bearer("team/*", Level::Write), bearer("team/*", Level::Read));

@@ -8,7 +8,7 @@ mod redis;
 use std::{collections::BTreeMap, fs, path::Path};
 
 use bytes::Bytes;
-use common::{Person, Response, TestServer, new_doc, within};
+use common::{JSON, Person, TestServer, new_doc, said, within};
 use quire::document::{
     Document,
     edit::{
@@ -391,13 +391,6 @@ async fn content_that_does_not_fit_leaves_what_was_deleted() {
     assert_eq!(server.get(&format!("{path}?format=markdown")).await.text(), "# Dear\n");
     server.stop().await;
 }
-
-fn said(answer: &Response, status: u16, reason: &str) {
-    assert_eq!(answer.status, status, "{}", answer.text());
-    assert!(answer.text().contains(reason), "{}", answer.text());
-}
-
-const JSON: &str = "Content-Type: application/json\r\n";
 
 #[tokio::test]
 async fn all_operations_are_done_or_none() {

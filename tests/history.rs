@@ -5,14 +5,13 @@ mod common;
 #[path = "common/redis.rs"]
 mod redis;
 
-use std::{io::Read, path::PathBuf, sync::Arc, time::Duration};
+use std::{io::Read, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use common::{PATIENCE, Person, Response, TestServer, insertion, new_doc};
+use common::{JSON, PATIENCE, Person, TestServer, body, insertion, new_doc, said, secret, token};
 use quire::{
-    access::own,
     backend::{Backend, embedded::Embedded},
-    config::{Config, Secret, TokenRequest},
+    config::Config,
     document::Document,
     history,
     level::Level,
@@ -24,31 +23,6 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use yrs::{Text, Transact};
-
-const JSON: &str = "Content-Type: application/json\r\n";
-const SECRET: &str = "a secret of more than thirty-two bytes, for tests alone";
-
-fn token(user: &str, level: Level) -> String {
-    let request = TokenRequest {
-        document: vec!["*".to_owned()],
-        user: user.to_owned(),
-        level,
-        ttl: Duration::from_secs(600),
-        data: PathBuf::new(),
-        secret_file: None,
-        secret: Some(Secret::new(SECRET.to_owned())),
-    };
-    own::answer(request).unwrap()
-}
-
-fn body(answer: &Response) -> Value {
-    serde_json::from_slice(&answer.body).unwrap_or_else(|_| panic!("no JSON but {}", answer.text()))
-}
-
-fn said(answer: &Response, status: u16, reason: &str) {
-    assert_eq!(answer.status, status, "{}", answer.text());
-    assert!(answer.text().contains(reason), "{}", answer.text());
-}
 
 /// Keeps a version, and answers its id.
 async fn keep(server: &TestServer, document: &str, name: &str) -> String {
@@ -239,14 +213,14 @@ async fn a_name_that_was_answered_stays_when_versions_are_joined() {
 }
 
 fn with_secret(config: &mut Config) {
-    config.authentication.secret = Some(Secret::new(SECRET.to_owned()));
+    config.authentication.secret = Some(secret());
 }
 
 #[tokio::test]
 async fn who_wrote_what_is_known() {
     let server = TestServer::start_with(with_secret).await;
-    let admin = format!("Authorization: Bearer {}\r\n", token("root", Level::Admin));
-    let (alice, bob) = (token("alice", Level::Write), token("bob", Level::Write));
+    let admin = format!("Authorization: Bearer {}\r\n", token("root", "*", Level::Admin));
+    let (alice, bob) = (token("alice", "*", Level::Write), token("bob", "*", Level::Write));
     let mut alice = Person::joins(&server, &format!("letter?token={alice}")).await;
     alice.types("Dear Bob, how are you?").await;
     let mut bob = Person::joins(&server, &format!("letter?token={bob}")).await;
@@ -311,12 +285,12 @@ async fn who_wrote_what_is_known() {
     assert_eq!(get("changes").await, get(&since).await, "the newest version is the one to compare with");
     said(&server.get_with("/api/documents/letter/changes?since=0-999", &admin).await, 404, "0-999");
     // Readers may look, and not change.
-    let reader = format!("{JSON}Authorization: Bearer {}\r\n", token("rita", Level::Read));
+    let reader = format!("{JSON}Authorization: Bearer {}\r\n", token("rita", "*", Level::Read));
     assert_eq!(server.get_with("/api/documents/letter/versions", &reader).await.status, 200);
     let restore = format!("/api/documents/letter/versions/{}/restore", first["id"].as_str().unwrap());
     said(&server.post(&restore, &reader, b"").await, 403, "Write");
     said(&server.post("/api/documents/letter/versions", &reader, b"{}").await, 403, "Write");
-    let writer = format!("Authorization: Bearer {}\r\n", token("bob", Level::Write));
+    let writer = format!("Authorization: Bearer {}\r\n", token("bob", "*", Level::Write));
     let version = format!("/api/documents/letter/versions/{}", first["id"].as_str().unwrap());
     said(&server.request("DELETE", &version, &writer).await, 403, "Admin");
     // What a restored version brings back is of who restored it.

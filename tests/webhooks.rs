@@ -8,7 +8,6 @@ mod common;
 mod redis;
 
 use std::{
-    path::PathBuf,
     process::Command,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
@@ -18,10 +17,9 @@ use aws_lc_rs::hmac;
 use axum::{Router, extract::State, http::HeaderMap, routing::post};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use cluster::Node;
-use common::{PATIENCE, Person, TestServer, within};
+use common::{PATIENCE, Person, TestServer, secret, token, within};
 use quire::{
-    access::own,
-    config::{Config, Secret, TokenRequest, Webhooks},
+    config::{Config, Secret, Webhooks},
     level::Level,
 };
 use redis::RedisServer;
@@ -34,7 +32,6 @@ use tokio::{
 };
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=";
-const TOKEN_SECRET: &str = "a secret of more than thirty-two bytes, for tests alone";
 const JSON: &str = "Content-Type: application/json\r\n";
 
 /// An application that is told.
@@ -165,19 +162,6 @@ fn tell(config: &mut Config, port: u16) {
     };
 }
 
-fn token(user: &str) -> String {
-    let request = TokenRequest {
-        document: vec!["*".to_owned()],
-        user: user.to_owned(),
-        level: Level::Admin,
-        ttl: Duration::from_secs(600),
-        data: PathBuf::new(),
-        secret_file: None,
-        secret: Some(Secret::new(TOKEN_SECRET.to_owned())),
-    };
-    own::answer(request).unwrap()
-}
-
 /// The value of a line in the metrics; 0 where there is none.
 async fn metric(server: &TestServer, name: &str) -> u64 {
     let text = server.get("/metrics").await.text();
@@ -203,10 +187,10 @@ async fn everything_that_happens_is_told_once() {
     let application = Application::start(&[]).await;
     let server = TestServer::start_with(|config| {
         tell(config, application.port);
-        config.authentication.secret = Some(Secret::new(TOKEN_SECRET.to_owned()));
+        config.authentication.secret = Some(secret());
     })
     .await;
-    let (alice, bob) = (token("alice"), token("bob"));
+    let (alice, bob) = (token("alice", "*", Level::Admin), token("bob", "*", Level::Admin));
     let mut alices = Person::joins(&server, &format!("letter?token={alice}")).await;
     let mut bobs = Person::joins(&server, &format!("letter?token={bob}")).await;
     for number in 0..10 {

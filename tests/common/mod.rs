@@ -5,16 +5,19 @@
 
 pub mod inputs;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use quire::{
     Server, StopError,
-    config::Config,
+    access::own,
+    config::{Config, Secret, TokenRequest},
+    level::Level,
     lib0::Reader,
     presence::State,
     protocol::{self, Message},
 };
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -151,6 +154,54 @@ impl Response {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
+}
+
+/// The JSON of an answer.
+pub fn body(answer: &Response) -> Value {
+    serde_json::from_slice(&answer.body).unwrap_or_else(|_| panic!("no JSON but {}", answer.text()))
+}
+
+/// Whether an answer is a refusal with this reason.
+#[track_caller]
+pub fn said(answer: &Response, status: u16, reason: &str) {
+    assert_eq!(answer.status, status, "{}", answer.text());
+    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+    assert!(answer.text().contains(reason), "{}", answer.text());
+}
+
+/// What signs tokens.
+pub const SECRET: &str = "a secret of more than thirty-two bytes, for tests alone";
+
+/// The header line of a body in JSON.
+pub const JSON: &str = "Content-Type: application/json\r\n";
+
+/// A server that asks for tokens asks for those that this signs.
+pub fn secret() -> Secret {
+    Secret::new(SECRET.to_owned())
+}
+
+/// A token that lasts for a while.
+pub fn token(user: &str, document: &str, level: Level) -> String {
+    token_for(user, document, level, Duration::from_secs(600))
+}
+
+/// A token.
+pub fn token_for(user: &str, document: &str, level: Level, ttl: Duration) -> String {
+    let request = TokenRequest {
+        document: vec![document.to_owned()],
+        user: user.to_owned(),
+        level,
+        ttl,
+        data: PathBuf::new(),
+        secret_file: None,
+        secret: Some(secret()),
+    };
+    own::answer(request).unwrap()
+}
+
+/// The header line of a token for an application.
+pub fn bearer(document: &str, level: Level) -> String {
+    format!("Authorization: Bearer {}\r\n", token("app", document, level))
 }
 
 /// A WebSocket on which a test says and hears exactly what it wants.
