@@ -1,7 +1,9 @@
 //! Saves one document in its own time, so that editing never waits for the backend: it notes updates,
 //! appends what has gathered as one record, says what is saved, and compacts a log that has grown.
 
+mod compaction;
 mod loading;
+mod log;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -17,24 +19,23 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 
-use self::loading::beside_actors;
-pub use self::loading::{LoadError, Loaded, load, open};
+use self::compaction::Compacted;
+pub use self::{
+    loading::{LoadError, Loaded, load, open},
+    log::LogSize,
+};
 use crate::{
-    backend::{Answer, Appended, Backend, BackendError, Position, Segment},
+    backend::{Answer, Appended, Backend, BackendError, Position},
     config::History,
-    document::{Document, UpdateError, check_snapshot},
-    history::{self, segment::About},
+    document::{Document, UpdateError},
     metrics::Metrics,
     name::DocumentName,
     outbox::note_first_clocks,
-    record::{self, Authored, Record},
+    record::{Authored, Record},
     trace::Edits,
     troubles::Troubles,
     update::{ClientId, Clock},
-    webhooks::{
-        Teller,
-        event::{Version, What},
-    },
+    webhooks::{Teller, event::What},
 };
 
 /// Bytes of updates that wait for the backend, beside one of any size; more are dropped, and read from the
@@ -42,12 +43,6 @@ use crate::{
 const MAX_WAITING_BYTES: usize = 1024 * 1024;
 /// How long after a failure the next try is made.
 const RETRY: Duration = Duration::from_secs(1);
-/// A log of this size is worth a snapshot, once it is half as large as the document itself.
-const COMPACT_BYTES: usize = 128 * 1024;
-/// A log of so many records is worth a snapshot, whatever their size: each costs time at the next opening.
-const COMPACT_RECORDS: usize = 1_000;
-/// A document that leaves memory gets a snapshot from this number of records on.
-const COMPACT_RECORDS_AT_REST: usize = 32;
 
 /// Everything about saving one document.
 pub struct Saver {
@@ -108,29 +103,6 @@ struct Append {
     traced: Edits,
     answer: Answer<Appended>,
     failures: u32,
-}
-
-/// How much a document's log holds since its snapshot.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct LogSize {
-    /// The position through which all its records are in the document.
-    pub through: Position,
-    /// How many records it has.
-    pub records: usize,
-    /// How many bytes they have.
-    pub bytes: usize,
-    /// How many bytes the document had at the last snapshot, as an update.
-    pub document_bytes: usize,
-    /// When the first record was made that is in no snapshot yet, in milliseconds since 1970.
-    pub since: Option<u64>,
-}
-
-/// A log that was compacted, as it was when the snapshot was made.
-struct Compacted {
-    log: LogSize,
-    document_bytes: usize,
-    /// The version that is kept with it, if one is.
-    version: Option<Version>,
 }
 
 impl Saver {
@@ -310,28 +282,6 @@ impl Saver {
         self.begin_version();
     }
 
-    /// Keeps a version of what is here now, and answers when it is kept.
-    pub fn keep_version(&mut self, answer: oneshot::Sender<()>) {
-        self.wanted.push((self.noted, answer));
-    }
-
-    /// Something is in the log that is in no version yet.
-    fn begin_version(&mut self) {
-        if self.log.since.is_none() {
-            self.log.since = Some(now());
-            self.version_from = self.version_from.max(Instant::now() + self.history.every);
-        }
-    }
-
-    /// When there will be a version if nobody edits meanwhile. Of all nodes, the one that was the last to append keeps
-    /// it.
-    fn version_at(&self) -> Option<Instant> {
-        self.log.since?;
-        let rests = self.append.is_none() && self.compaction.is_none() && !self.waits();
-        let last = self.last_append.filter(|_| rests && !self.history.off)?;
-        Some((last + self.history.pause).max(self.version_from))
-    }
-
     /// Begins to load what the backend has, after a while, to be compared with the document.
     pub fn compare(&mut self, after: Duration) {
         // One that is under way may have seen what was there before, or wait for a while.
@@ -418,48 +368,6 @@ impl Saver {
         self.append = Some(Append { through: self.noted, since, record, users, traced, answer, failures: 0 });
     }
 
-    /// Begins a compaction if the document is at rest with a log that would slow its next opening, or if a version is
-    /// due.
-    pub fn compact_at_rest(&mut self, document: &Document, complete: bool) -> Result<(), UpdateError> {
-        let is_due = !self.history.off && self.log.since.is_some() && self.version_from <= Instant::now();
-        match (self.log.records >= COMPACT_RECORDS_AT_REST || is_due) && complete {
-            true => self.compact(document),
-            false => Ok(()),
-        }
-    }
-
-    fn compact(&mut self, document: &Document) -> Result<(), UpdateError> {
-        if self.history.only_looks || self.compaction.is_some() {
-            return Ok(());
-        }
-        let (update, fingerprint) = document.snapshot()?;
-        let (log, name, backend) = (self.log, self.name.clone(), self.backend.clone());
-        let (document_bytes, history) = (update.len(), self.history.clone());
-        self.version_from = Instant::now() + history.every;
-        self.compaction = Some(Box::pin(async move {
-            let checked = beside_actors(move || {
-                check_snapshot(&update, fingerprint).map_err(|error| error.to_string())?;
-                record::write_snapshot(&update).map_err(|error| error.to_string())
-            });
-            let snapshot = checked.await.map_err(BackendError::Store)?;
-            // A history that was begun goes on, also where it is switched off now: what no segment has, all later versions
-            // would lack.
-            let goes_on = !history.off || !backend.segments(&name).await?.is_empty();
-            let segment = match goes_on {
-                true => history::gather(&*backend, &name, log.through, document_bytes).await?,
-                false => None,
-            };
-            let version = segment.as_ref().and_then(version);
-            let is_version = segment.is_some();
-            backend.compact(&name, log.through, snapshot, segment).await?;
-            if is_version {
-                history::thin(&*backend, &name, &history, now()).await;
-            }
-            Ok(Compacted { log, document_bytes, version })
-        }));
-        Ok(())
-    }
-
     /// Waits until the backend has answered something, or an append may begin; for ever where nothing is under
     /// way. Answers with what the backend has, where it was asked for that.
     pub async fn progress(&mut self) -> Option<Loaded> {
@@ -533,65 +441,6 @@ impl Saver {
             }
         }
     }
-
-    fn compacted(&mut self, answer: Result<Compacted, BackendError>) {
-        match answer {
-            Ok(Compacted { log, document_bytes, version }) => {
-                self.metrics.compacted(true);
-                if let Some(version) = version {
-                    self.webhooks.tell(&self.name, What::Saved(version));
-                }
-                self.log.records = self.log.records.saturating_sub(log.records);
-                self.log.bytes = self.log.bytes.saturating_sub(log.bytes);
-                self.log.document_bytes = document_bytes;
-                self.log.since = (self.log.through > log.through).then(now);
-                // An error: nobody waits for the answer any more.
-                for answer in self.being_kept.drain(..) {
-                    let _ = answer.send(());
-                }
-                debug!(document = %self.name, records = log.records, document_bytes, "log compacted");
-            }
-            Err(over @ (BackendError::Deleted | BackendError::Recreated)) => self.give_up(over),
-            // The log stays as it is and grows; it is all there, only longer to read.
-            Err(error) => {
-                self.metrics.compacted(false);
-                self.being_kept.clear();
-                error!(document = %self.name, %error, "the log could not be compacted");
-                self.troubles.note(&self.name, format!("the log could not be compacted: {error}"));
-            }
-        }
-    }
-}
-
-impl LogSize {
-    /// Whether there is neither a snapshot nor a record.
-    fn is_empty(self) -> bool {
-        self.records == 0 && self.document_bytes == 0
-    }
-
-    /// The log with a record more.
-    fn with(self, bytes: usize, appended: &Appended) -> Self {
-        let records = appended.records.unwrap_or(self.records + 1);
-        // Fewer than there were: somebody else has compacted it.
-        let before = match records > self.records {
-            true => self.bytes,
-            false => self.bytes * records.saturating_sub(1) / self.records.max(1),
-        };
-        let through = if appended.gapless { appended.position } else { self.through };
-        Self { through, records, bytes: before + bytes, ..self }
-    }
-
-    /// How often it has grown by as much as is worth a snapshot. Of all nodes, the one whose append makes this
-    /// number grow makes one.
-    fn thresholds(self) -> usize {
-        self.records / COMPACT_RECORDS + self.bytes / COMPACT_BYTES.max(self.document_bytes / 2)
-    }
-}
-
-/// The version behind a segment, as applications are told of it.
-fn version(segment: &Segment) -> Option<Version> {
-    let About { name, users, .. } = About::read(&segment.about).ok()?;
-    Some(Version { id: segment.through.to_string(), name, users })
 }
 
 /// Milliseconds since 1970.

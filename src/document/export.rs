@@ -1,5 +1,5 @@
 //! A document as text, JSON, XML and in the formats of editors, for those who have no Yjs at hand: which roots are
-//! meant, and JSON, text and XML themselves; the other formats have a file each.
+//! meant, and JSON itself; the other formats have a file each.
 //!
 //! Which kind a root type has is not stored in an update. The guard learns it from what the root holds, and
 //! who asks can settle what stays open. A root is never tried as a kind that does not fit what it holds:
@@ -10,16 +10,17 @@ mod html;
 mod markdown;
 mod prosemirror;
 mod quill;
+mod text;
 mod tree;
+mod xml;
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::collections::BTreeMap;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Map as JsonMap, Number as JsonNumber, Value as Json, json};
 use yrs::{
-    Any, Array, ArrayRef, GetString, Map, MapRef, Number, Out, ReadTxn, Text, TextRef, Transact, Transaction,
-    Xml, XmlElementRef, XmlFragment, XmlFragmentRef, XmlOut, XmlTextRef,
-    types::text::{Diff, YChange},
+    Any, Array, ArrayRef, GetString, Map, MapRef, Number, Out, ReadTxn, TextRef, Transact, Transaction,
+    XmlElementRef, XmlFragment, XmlOut,
 };
 
 pub(super) use self::{html::is_image, tree::is_harmless};
@@ -281,72 +282,6 @@ impl Exporter<'_, '_> {
         }
     }
 
-    fn text(&self, roots: &BTreeMap<String, Option<RootKind>>) -> String {
-        let texts = roots.iter().filter_map(|(name, kind)| match kind {
-            Some(RootKind::Text) => Some(self.transaction.get_text(&**name)?.get_string(self.transaction)),
-            Some(RootKind::Xml) => {
-                let mut lines = Vec::new();
-                self.lines(&self.transaction.get_xml_fragment(&**name)?, &mut lines);
-                Some(lines.join("\n"))
-            }
-            _ => None,
-        });
-        texts.collect::<Vec<_>>().join("\n\n")
-    }
-
-    /// The lines of an XML tree: one for each element that holds text itself, or nothing.
-    fn lines(&self, parent: &impl XmlFragment, lines: &mut Vec<String>) {
-        for child in parent.children(self.transaction) {
-            match child {
-                XmlOut::Text(text) => lines.push(self.plain(&text)),
-                XmlOut::Element(element) => self.element_lines(&element, lines),
-                XmlOut::Fragment(fragment) => self.lines(&fragment, lines),
-            }
-        }
-    }
-
-    fn element_lines(&self, element: &XmlElementRef, lines: &mut Vec<String>) {
-        let mut children = element.children(self.transaction).peekable();
-        let holds_text = |child: &XmlOut| matches!(child, XmlOut::Text(_));
-        if children.peek().is_none() || children.any(|child| holds_text(&child)) {
-            lines.push(self.line(element));
-        } else {
-            self.lines(element, lines);
-        }
-    }
-
-    fn line(&self, parent: &impl XmlFragment) -> String {
-        let texts = parent.children(self.transaction).map(|child| match child {
-            XmlOut::Text(text) => self.plain(&text),
-            // The names that Tiptap and ProseMirror, and HTML have for it.
-            XmlOut::Element(element) if matches!(&**element.tag(), "hardBreak" | "hard_break" | "br") => {
-                "\n".to_owned()
-            }
-            XmlOut::Element(element) => self.line(&element),
-            XmlOut::Fragment(fragment) => self.line(&fragment),
-        });
-        texts.collect()
-    }
-
-    fn plain(&self, text: &XmlTextRef) -> String {
-        let inserted = text.diff(self.transaction, YChange::identity).into_iter().map(|diff| diff.insert);
-        inserted
-            .filter_map(|insert| if let Out::Any(Any::String(text)) = insert { Some(text) } else { None })
-            .fold(String::new(), |mut all, text| {
-                all.push_str(&text);
-                all
-            })
-    }
-
-    fn xml(&self, roots: &BTreeMap<String, Option<RootKind>>) -> String {
-        let fragments =
-            roots.iter().filter(|(_, kind)| **kind == Some(RootKind::Xml)).filter_map(|(name, _)| {
-                let content = self.xml_children(&self.transaction.get_xml_fragment(&**name)?);
-                Some(format!("<fragment name=\"{}\">{content}</fragment>", escaped(name)))
-            });
-        format!("<document>{}</document>", fragments.collect::<String>())
-    }
-
     fn prosemirror(&self, roots: &BTreeMap<String, Option<RootKind>>) -> Json {
         let fragments = roots.iter().filter(|(_, kind)| **kind == Some(RootKind::Xml));
         let documents = fragments.map(|(name, _)| {
@@ -390,64 +325,6 @@ impl Exporter<'_, '_> {
         });
         sections.collect()
     }
-
-    /// What Yjs's `toString` gives, with special characters escaped.
-    fn xml_children(&self, parent: &XmlFragmentRef) -> String {
-        parent.children(self.transaction).map(|child| self.xml_node(child)).collect()
-    }
-
-    fn xml_node(&self, node: XmlOut) -> String {
-        match node {
-            XmlOut::Element(element) => self.xml_element(&element),
-            XmlOut::Fragment(fragment) => self.xml_children(&fragment),
-            XmlOut::Text(text) => self.xml_text(&text),
-        }
-    }
-
-    fn xml_element(&self, element: &XmlElementRef) -> String {
-        let tag = xml_name(element.tag());
-        let attributes =
-            element.attributes(self.transaction).map(|(key, value)| (key.to_owned(), self.json_value(value)));
-        let attributes: BTreeMap<_, _> = attributes.collect();
-        let mut xml = format!("<{tag}");
-        for (key, value) in &attributes {
-            write_attribute(&mut xml, key, value);
-        }
-        xml.push('>');
-        xml.extend(element.children(self.transaction).map(|child| self.xml_node(child)));
-        write!(xml, "</{tag}>").expect("a String takes everything");
-        xml
-    }
-
-    fn xml_text(&self, text: &XmlTextRef) -> String {
-        let mut xml = String::new();
-        for Diff { insert, attributes, .. } in text.diff(self.transaction, YChange::identity) {
-            let formats: BTreeMap<_, _> = attributes
-                .iter()
-                .flat_map(|attributes| attributes.iter())
-                .map(|(key, value)| (&**key, value))
-                .collect();
-            for (key, value) in &formats {
-                write!(xml, "<{}", xml_name(key)).expect("a String takes everything");
-                if let Any::Map(values) = value {
-                    for (key, value) in values.iter().collect::<BTreeMap<_, _>>() {
-                        write_attribute(&mut xml, key, &json_any(value));
-                    }
-                }
-                xml.push('>');
-            }
-            match insert {
-                Out::Any(Any::String(text)) => xml.push_str(&escaped(&text)),
-                Out::YXmlElement(element) => xml.push_str(&self.xml_element(&element)),
-                // Other embedded values have no place in XML, as in Yjs's own export.
-                _ => {}
-            }
-            for key in formats.keys().rev() {
-                write!(xml, "</{}>", xml_name(key)).expect("a String takes everything");
-            }
-        }
-        xml
-    }
 }
 
 /// The only value as it is, several as an object with the names of their roots.
@@ -480,40 +357,4 @@ fn json_any(any: &Any) -> Json {
             Json::Object(sorted.into_iter().map(|(key, value)| (key.clone(), json_any(value))).collect())
         }
     }
-}
-
-fn write_attribute(xml: &mut String, key: &str, value: &Json) {
-    let value = match value {
-        Json::String(text) => escaped(text),
-        other => escaped(&other.to_string()),
-    };
-    write!(xml, " {}=\"{value}\"", xml_name(key)).expect("a String takes everything");
-}
-
-/// Text for XML, where some characters must be written otherwise and some cannot be written at all.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\t' | '\n' | '\r' => escaped.push(character),
-            '\0'..='\u{1f}' | '\u{fffe}' | '\u{ffff}' => {}
-            _ => escaped.push(character),
-        }
-    }
-    escaped
-}
-
-/// A name for XML: what a name cannot hold becomes an underscore.
-fn xml_name(name: &str) -> String {
-    let fits = |(index, character): (usize, char)| match character {
-        '_' => true,
-        '-' | '.' | '0'..='9' => index > 0,
-        _ => character.is_alphabetic(),
-    };
-    let name: String = name.char_indices().map(|at| if fits(at) { at.1 } else { '_' }).collect();
-    if name.is_empty() { "_".to_owned() } else { name }
 }
