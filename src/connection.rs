@@ -1,25 +1,33 @@
 //! One WebSocket: frames in to its sessions, frames out from them. In most dialects it has one session; where clients
 //! speak of several documents, each has its own.
 
+mod alarm;
 mod pace;
 mod stays;
 
-use std::{convert::Infallible, future::Future, time::Duration};
+use std::{convert::Infallible, future::Future, io, pin::pin, time::Duration};
 
-use axum::extract::ws::{CloseFrame, Message as Frame, WebSocket};
 use bytes::Bytes;
-use futures_util::{
-    SinkExt, StreamExt,
-    stream::{SplitSink, SplitStream},
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, sleep_until, timeout},
 };
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tungstenite::protocol::frame::coding::Control;
 
 pub use self::stays::{Admitted, Entrance};
 use self::{
+    alarm::by,
     pace::Pace,
     stays::{Known, Stays},
 };
-use crate::{config::Limits, drain::Drain, end::End, metrics::Metrics, protocol::dialect::Dialect};
+use crate::{
+    config::Limits,
+    drain::Drain,
+    end::End,
+    metrics::Metrics,
+    protocol::dialect::Dialect,
+    websocket::{Broken, Frame, Reader, WebSocket, Writer},
+};
 
 /// The longest time without a frame to the client. Clients drop a socket after 30 seconds.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -46,14 +54,14 @@ pub struct Node<'a> {
 
 /// Serves a connection until the client leaves or there is a reason to send it away. Where clients do not name
 /// documents by themselves, `admitted` is for the only one.
-pub async fn serve(
-    socket: WebSocket,
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    mut socket: WebSocket<S>,
     dialect: Box<dyn Dialect>,
     entrance: &dyn Entrance,
     admitted: Option<Admitted>,
     node: Node<'_>,
 ) {
-    let (mut sink, mut stream) = socket.split();
+    let (mut reader, writer) = socket.split();
     let stays = Stays::new(dialect, entrance, node.limits);
     let serving = async {
         match admitted {
@@ -64,61 +72,88 @@ pub async fn serve(
         }
         // Both ways go on side by side: a client that does not read may still write, and the other way round.
         tokio::select! {
-            ended = read(&mut stream, &stays, node) => ended,
-            ended = write(&mut sink, &stays, node.metrics) => ended,
+            ended = read(&mut reader, &stays, node) => ended,
+            ended = write(&writer, &stays, node.metrics) => ended,
             () = node.drain.turn() => Err(End::Stopping),
         }
     };
     let Err(end) = serving.await;
     stays.end_all(&end);
     drop(stays);
-    let socket = sink.reunite(stream).expect("both halves are of one socket");
     close(socket, &end).await;
 }
 
 /// Ends a connection, and tells the client why.
-pub async fn close(mut socket: WebSocket, end: &End) {
+pub async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut socket: WebSocket<S>, end: &End) {
+    let (mut reader, writer) = socket.split();
     let farewell = async {
-        if *end != End::Left {
-            let close = CloseFrame { code: end.code(), reason: end.reason().into() };
-            // An error: the client is gone, which is what was wanted.
-            let _ = socket.send(Frame::Close(Some(close))).await;
+        if let Some(code) = reader.closed() {
+            writer.control(Control::Close, &code.map(u16::to_be_bytes).as_slice().concat()).await?;
+        } else if *end != End::Left {
+            let payload = [&end.code().to_be_bytes(), end.reason().as_bytes()].concat();
+            writer.control(Control::Close, &payload).await?;
+            // A socket that is dropped with something unread is reset, and then the client does not see why.
+            while !matches!(reader.frame(), Ok(Some(Frame::Close(_)))) {
+                if !reader.more().await? {
+                    break;
+                }
+            }
         }
-        // A socket that is dropped with something unread is reset, and then the client does not see why.
-        while let Some(Ok(_)) = socket.recv().await {}
+        writer.shut_down().await
     };
-    // A time-out: the client does not close its side, and has been told.
-    let _ = timeout(CLOSE_WITHIN, farewell).await;
+    // A time-out: the client does not close its side, and has been told. An error: it is gone, which is what was wanted.
+    let _: Result<io::Result<()>, _> = timeout(CLOSE_WITHIN, farewell).await;
 }
 
-async fn read(
-    stream: &mut SplitStream<WebSocket>,
+async fn read<S: AsyncRead + Unpin>(
+    reader: &mut Reader<'_, S>,
     stays: &Stays<'_>,
     Node { limits, metrics, .. }: Node<'_>,
 ) -> Result<Infallible, End> {
-    // The clock is read once for each frame.
+    let mut alarm = pin!(sleep_until(Instant::now() + PING_AFTER));
+    // The clock is read once for all that comes at once.
     let mut heard = Instant::now();
     let mut pace = Pace::new(limits, heard);
     // None where that is no longer waited for, or may take for ever.
     let mut first_message_before = heard.checked_add(limits.first_message_within);
     loop {
-        let next = next_frame(stream, stays, heard);
-        let next = match first_message_before {
-            Some(before) => timeout_at(before, next).await,
-            None => Ok(next.await),
-        };
-        let frame = match next {
-            Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(error))) => return Err(end_of(error, limits)),
-            Ok(None) => return Err(End::Left),
-            Err(_) => return Err(End::Silent),
-        };
-        heard = Instant::now();
-        let (bytes, requests) = match &frame {
-            Frame::Binary(bytes) => (bytes.len(), stays.read(bytes)?),
-            Frame::Ping(bytes) | Frame::Pong(bytes) => (bytes.len(), Vec::new()),
-            Frame::Text(_) => return Err(End::Refused("text frame: messages are binary".to_owned())),
-            Frame::Close(_) => return Err(End::Left),
+        let frame = reader.frame().map_err(|broken| match broken {
+            Broken::Rule(_) => End::Refused(broken.to_string()),
+            Broken::TooLarge(limit) => End::FrameTooLarge(limit),
+        })?;
+        let (bytes, requests) = match frame {
+            Some(Frame::Binary(bytes)) => (bytes.len(), stays.read(bytes)?),
+            Some(Frame::Ping(bytes)) => {
+                stays.pong(bytes);
+                (bytes.len(), Vec::new())
+            }
+            Some(Frame::Pong(bytes)) => (bytes.len(), Vec::new()),
+            Some(Frame::Part(bytes)) => (bytes, Vec::new()),
+            Some(Frame::Text(_)) => {
+                return Err(End::Refused("text frame: messages are binary".to_owned()));
+            }
+            Some(Frame::Close(_)) => return Err(End::Left),
+            None => {
+                let asked_at = heard + PING_AFTER;
+                let until = first_message_before.map_or(asked_at, |before| before.min(asked_at));
+                let more = match by(alarm.as_mut(), until, reader.more()).await {
+                    None if first_message_before.is_some_and(|before| before <= Instant::now()) => {
+                        return Err(End::Silent);
+                    }
+                    None => {
+                        stays.ping();
+                        // From now on: where it was not read for long, it must still have the time to answer.
+                        let lost_at = Instant::now() + (LOST_AFTER - PING_AFTER);
+                        by(alarm.as_mut(), lost_at, reader.more()).await
+                    }
+                    more => more,
+                };
+                if !matches!(more, Some(Ok(true))) {
+                    return Err(End::Left);
+                }
+                heard = Instant::now();
+                continue;
+            }
         };
         metrics.received_bytes.inc_by(bytes as u64);
         let is_first = !requests.is_empty() && first_message_before.is_some();
@@ -133,51 +168,30 @@ async fn read(
         }
         if let Some(until) = rest {
             sleep_until(until).await;
+            heard = Instant::now();
         }
     }
 }
 
-/// The next frame of a client that was heard of last at this time; none where it is lost or has closed the connection.
-async fn next_frame(
-    stream: &mut SplitStream<WebSocket>,
-    stays: &Stays<'_>,
-    heard: Instant,
-) -> Option<Result<Frame, axum::Error>> {
-    if let Ok(frame) = timeout_at(heard + PING_AFTER, stream.next()).await {
-        return frame;
-    }
-    stays.ping();
-    // From now on: where it was not read for long, it must still have the time to answer.
-    timeout(LOST_AFTER - PING_AFTER, stream.next()).await.unwrap_or(None)
-}
-
-/// Why reading failed, as an end: a frame over the limit is the client's fault, all else is a lost socket.
-fn end_of(error: axum::Error, limits: &Limits) -> End {
-    use tungstenite::error::{CapacityError, Error};
-    match error.into_inner().downcast_ref::<Error>() {
-        Some(Error::Capacity(CapacityError::MessageTooLong { .. })) => End::FrameTooLarge(limits.frame_bytes),
-        _ => End::Left,
-    }
-}
-
-async fn write(
-    sink: &mut SplitSink<WebSocket, Frame>,
+async fn write<S: AsyncWrite + Unpin>(
+    writer: &Writer<'_, S>,
     stays: &Stays<'_>,
     metrics: &Metrics,
 ) -> Result<Infallible, End> {
+    let mut alarm = pin!(sleep_until(Instant::now() + KEEP_ALIVE));
     let (mut known, mut frames) = (Known::default(), Vec::new());
     let mut silent_since = Instant::now();
     loop {
-        if stays.gather(&mut known, &mut frames).await? {
-            within(0, sink.send(Frame::Ping(Bytes::new()))).await?;
+        for (kind, payload) in stays.gather(&mut known, &mut frames).await? {
+            within(0, writer.control(kind, &payload)).await?;
         }
         if frames.is_empty() {
             // A ping does not count: clients look for data.
             let silent_until = silent_since + KEEP_ALIVE;
             let wake_at = known.timer().map_or(silent_until, |timer| timer.min(silent_until));
             // A time-out is as good a reason to look again as news.
-            let _ = timeout_at(wake_at, stays.news()).await;
-            if Instant::now() >= silent_until {
+            let rang = by(alarm.as_mut(), wake_at, stays.news()).await.is_none();
+            if rang && Instant::now() >= silent_until {
                 stays.say_nothing();
                 silent_since = Instant::now();
             }
@@ -185,20 +199,15 @@ async fn write(
         }
         let bytes = frames.iter().map(Bytes::len).sum();
         // Everything that waits goes out in one write.
-        within(bytes, async {
-            for frame in frames.drain(..) {
-                sink.feed(Frame::Binary(frame)).await?;
-            }
-            sink.flush().await
-        })
-        .await?;
+        within(bytes, writer.send(&frames)).await?;
+        frames.clear();
         metrics.sent_bytes.inc_by(bytes as u64);
         silent_since = Instant::now();
     }
 }
 
 /// Waits for a write, as long as a client that is slow but alive may take for so many bytes.
-async fn within(bytes: usize, write: impl Future<Output = Result<(), axum::Error>>) -> Result<(), End> {
+async fn within(bytes: usize, write: impl Future<Output = io::Result<()>>) -> Result<(), End> {
     let limit = STUCK_AFTER + Duration::from_secs(bytes as u64 / SLOWEST_BYTES_PER_SECOND);
     match timeout(limit, write).await {
         Ok(Ok(())) => Ok(()),

@@ -11,7 +11,7 @@
 //! 4  http/*   connection   session
 //! 3  hub      import/*   bundle
 //! 2  actor    saver    history/*    outbox    capacity    webhooks/*
-//! 1  backend/*   access/*   config   metrics   drain   trace   troubles
+//! 1  backend/*   access/*   config   metrics   drain   trace   troubles   websocket/*
 //! 0  name  update  state_vector  guard  presence  protocol/*  document/*  record  end  level  lib0
 //! ```
 //!
@@ -80,6 +80,7 @@ pub mod trace;
 pub mod troubles;
 pub mod update;
 pub mod webhooks;
+pub mod websocket;
 
 use std::{
     future::Future,

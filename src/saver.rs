@@ -172,6 +172,11 @@ impl Saver {
         self.noted
     }
 
+    /// Somebody waits for what was noted: it is appended as soon as it can be.
+    pub fn hurry(&mut self) {
+        self.append_at = Instant::now();
+    }
+
     /// Traces these edits, which were just noted, until they are saved.
     pub fn follow(&mut self, edits: Edits) {
         self.traced.append(edits);

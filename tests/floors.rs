@@ -21,7 +21,7 @@ const FLOORS: &[&[&str]] = &[
         "end",
         "level",
     ],
-    &["backend", "access", "config", "metrics", "drain", "trace", "troubles"],
+    &["backend", "access", "config", "metrics", "drain", "trace", "troubles", "websocket"],
     &["history", "outbox", "saver", "actor", "capacity", "webhooks"],
     &["hub", "import", "bundle"],
     &["session", "connection", "http"],

@@ -134,6 +134,67 @@ fn nearly_right_frames_of_each_dialect_are_harmless() {
     });
 }
 
+#[test]
+fn nearly_right_websocket_frames_are_read_as_the_library_reads_them() {
+    let (first, runs) = seeds(SEQUENCES);
+    for seed in first..first + runs {
+        let _said = Seed("WebSocket frames", seed);
+        let mut random = Random(seed);
+        let mut bytes = vec![random.next() as u8];
+        // Whether a message has begun that is not whole.
+        let mut begun = false;
+        for _ in 0..1 + random.below(12) {
+            let (opcode, is_last) = match random.below(16) {
+                0 | 1 => (9, true),
+                2 => (10, true),
+                3 if random.below(4) == 0 => (8, true),
+                4 => (random.below(16) as u8, random.below(2) == 0),
+                _ => (if begun { 0 } else { 1 + random.below(2) as u8 }, random.below(3) > 0),
+            };
+            begun = if opcode < 8 { !is_last } else { begun };
+            let length = match random.below(12) {
+                0 => 126 + random.below(500),
+                1 => random.below(3),
+                _ => random.below(20),
+            };
+            let payload = match opcode {
+                8 if random.below(3) > 0 => {
+                    let code: u16 =
+                        [1000, 1001, 1002, 1005, 1006, 1015, 3000, 4400, 999, 5000][random.below(10)];
+                    [&code.to_be_bytes()[..], b"why"].concat()
+                }
+                1 => vec![b'a' + (seed % 26) as u8; length],
+                _ => random.bytes(length),
+            };
+            bytes.extend(masked_frame(opcode, is_last, &payload, &mut random));
+        }
+        if random.below(2) == 0 {
+            mutate(&mut bytes, bodies::SESSION, &mut random);
+        }
+        bodies::websocket(&bytes);
+    }
+}
+
+/// A client's frame; now and then its length is written longer than it must be.
+fn masked_frame(opcode: u8, is_last: bool, payload: &[u8], random: &mut Random) -> Vec<u8> {
+    let mut frame = vec![opcode | if is_last { 0x80 } else { 0 }];
+    match payload.len() {
+        length @ 0..126 if random.below(8) > 0 => frame.push(0x80 | length as u8),
+        length if random.below(4) > 0 => {
+            frame.push(0x80 | 126);
+            frame.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            frame.push(0x80 | 127);
+            frame.extend((length as u64).to_be_bytes());
+        }
+    }
+    let mask = random.bytes(4);
+    frame.extend(&mask);
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame
+}
+
 /// Changes some bytes, or takes some out, or puts some in, of their own kind or from elsewhere.
 fn mutate(bytes: &mut Vec<u8>, others: &[u8], random: &mut Random) {
     for _ in 0..1 + random.below(3) {

@@ -6,6 +6,7 @@
 mod choices;
 mod sequence;
 mod victim;
+mod websocket;
 
 use std::{
     collections::BTreeSet,
@@ -42,6 +43,7 @@ use quire::{
 };
 use yrs::updates::decoder::Decode;
 
+pub use self::websocket::websocket;
 use self::{choices::Choices, victim::Victim};
 
 /// Updates of one session of real clients, in causal order, each with its length in front.
@@ -51,7 +53,7 @@ pub const SESSION: &[u8] = include_bytes!("../../tests/data/fuzz/session");
 pub type Body = fn(&[u8]);
 
 /// The targets by name.
-pub const TARGETS: [(&str, Body); 12] = [
+pub const TARGETS: [(&str, Body); 13] = [
     ("update", update),
     ("state_vector", state_vector),
     ("awareness", awareness),
@@ -59,6 +61,7 @@ pub const TARGETS: [(&str, Body); 12] = [
     ("dialect", dialect),
     ("record", record),
     ("name", name),
+    ("websocket", websocket),
     ("token", token),
     ("envelope", envelope),
     ("relayed", relayed),

@@ -113,6 +113,9 @@ impl Actor {
         }
         if !batch.held.is_empty() || !batch.counts.is_empty() || !batch.answers.is_empty() {
             let through = self.saver.noted();
+            if !batch.answers.is_empty() {
+                self.saver.hurry();
+            }
             self.answers.extend(batch.answers.into_iter().map(|answer| (through, answer)));
             for (session, count) in batch.counts {
                 if let Some(member) = self.members.get_mut(&session) {

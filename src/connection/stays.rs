@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::{sync::Notify, time::Instant};
+use tungstenite::protocol::frame::coding::Control;
 
 use crate::{
     actor::Terms,
@@ -82,8 +83,8 @@ struct State {
     outside: HashMap<Address, Outside>,
     /// What the client is told beside what its sessions have.
     frames: Vec<Bytes>,
-    /// Whether the client is to be asked whether it is still there.
-    ping: bool,
+    /// Pings and pongs for the client.
+    controls: Vec<(Control, Bytes)>,
 }
 
 struct Stay {
@@ -119,7 +120,7 @@ impl<'a> Stays<'a> {
             changes: 0,
             outside: HashMap::new(),
             frames: Vec::new(),
-            ping: false,
+            controls: Vec::new(),
         };
         Self { entrance, limits, news: Arc::default(), state: Mutex::new(state) }
     }
@@ -318,7 +319,20 @@ impl<'a> Stays<'a> {
 
     /// Asks the client whether it is still there.
     pub(super) fn ping(&self) {
-        self.lock().ping = true;
+        self.control(Control::Ping, Bytes::new());
+    }
+
+    /// Answers a ping.
+    pub(super) fn pong(&self, payload: &[u8]) {
+        self.control(Control::Pong, Bytes::copy_from_slice(payload));
+    }
+
+    fn control(&self, kind: Control, payload: Bytes) {
+        let mut state = self.lock();
+        // Only the last ping needs an answer.
+        state.controls.retain(|(waiting, _)| *waiting != kind);
+        state.controls.push((kind, payload));
+        drop(state);
         self.news.notify_one();
     }
 
@@ -327,10 +341,13 @@ impl<'a> Stays<'a> {
         self.news.notify_one();
     }
 
-    /// Puts everything that the client must hear into `frames`. Answers whether it is to be asked whether it is still
-    /// there.
-    pub(super) async fn gather(&self, known: &mut Known, frames: &mut Vec<Bytes>) -> Result<bool, End> {
-        let ping = {
+    /// Puts everything that the client must hear into `frames`. Answers with its pings and pongs.
+    pub(super) async fn gather(
+        &self,
+        known: &mut Known,
+        frames: &mut Vec<Bytes>,
+    ) -> Result<Vec<(Control, Bytes)>, End> {
+        let controls = {
             let mut state = self.lock();
             if state.changes != known.changes {
                 known.stays.clone_from(&state.stays);
@@ -338,7 +355,7 @@ impl<'a> Stays<'a> {
             }
             // With the sessions: what is said of a session comes before what it has.
             frames.append(&mut state.frames);
-            mem::take(&mut state.ping)
+            mem::take(&mut state.controls)
         };
         let Known { stays, news, .. } = known;
         for stay in stays {
@@ -355,7 +372,7 @@ impl<'a> Stays<'a> {
                 frames.extend(self.lock().dialect.ask_for_token(&stay.address));
             }
         }
-        Ok(ping)
+        Ok(controls)
     }
 
     /// Waits until there may be something to be written.

@@ -3,10 +3,7 @@
 use std::net::SocketAddr;
 
 use axum::{
-    extract::{
-        ConnectInfo, FromRequestParts, Path, Query, State, WebSocketUpgrade, rejection::QueryRejection,
-        ws::WebSocket,
-    },
+    extract::{ConnectInfo, FromRequestParts, Path, Query, State, rejection::QueryRejection},
     http::{HeaderMap, StatusCode, Uri, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -26,12 +23,8 @@ use crate::{
     hub::Stopping,
     name::DocumentName,
     protocol::{dialect::Dialect, hocuspocus::Hocuspocus, y_sweet::YSweet, y_websocket::YWebsocket},
+    websocket::handshake::{self, Handshake},
 };
-
-/// What is read from a socket at once. The library's default, 128 KiB, is kept for every connection.
-const READ_BUFFER_BYTES: usize = 8 * 1024;
-/// From this size on, what waits for a socket is written.
-const WRITE_BUFFER_BYTES: usize = 4 * 1024;
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Options {
@@ -48,7 +41,7 @@ enum Echo {
 
 /// A request that may become a WebSocket: there is a place for it.
 pub(crate) struct Upgrade {
-    upgrade: WebSocketUpgrade,
+    handshake: Handshake,
     place: admission::Place,
     /// Why the page that asks may not connect, if so.
     refused: Option<String>,
@@ -58,9 +51,8 @@ impl FromRequestParts<Shared> for Upgrade {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Response> {
-        let upgrade = WebSocketUpgrade::from_request_parts(parts, shared)
-            .await
-            .map_err(|error| Problem::new(error.status(), error.body_text()).into_response())?;
+        let handshake = Handshake::begin(parts, SUBPROTOCOL)
+            .map_err(|(status, text)| Problem::new(status, text).into_response())?;
         if shared.drain.has_begun() {
             return Err(Problem::unavailable(Stopping).into_response());
         }
@@ -68,13 +60,7 @@ impl FromRequestParts<Shared> for Upgrade {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
         let admitted = shared.admission.admit_websocket(peer, &parts.headers);
         let place = admitted.map_err(IntoResponse::into_response)?;
-        let upgrade = upgrade
-            .protocols([SUBPROTOCOL])
-            .max_message_size(shared.limits.frame_bytes)
-            .max_frame_size(shared.limits.frame_bytes)
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(WRITE_BUFFER_BYTES);
-        Ok(Self { upgrade, place, refused: refuse_origin(&shared.origins, &parts.headers) })
+        Ok(Self { handshake, place, refused: refuse_origin(&shared.origins, &parts.headers) })
     }
 }
 
@@ -88,31 +74,26 @@ impl Upgrade {
         dialect: impl Dialect + 'static,
         admitted: Option<Result<Admitted, (DocumentName, End)>>,
     ) -> Response {
-        let Self { upgrade, place, .. } = self;
-        upgrade.on_upgrade(move |socket: WebSocket| {
-            let Shared { limits, metrics, drain, connections, .. } = shared;
-            connections.track_future(async move {
-                match admitted.transpose() {
-                    Ok(admitted) => {
-                        let dialect = Box::new(dialect);
-                        connection::serve(
-                            socket,
-                            dialect,
-                            &entrance,
-                            admitted,
-                            connection::Node { limits: &limits, metrics: &metrics, drain: &drain },
-                        )
-                        .await;
-                    }
-                    // Clients come back for ever where the upgrade itself is refused.
-                    Err((document, end)) => {
-                        entrance.refused(document.as_str(), &end);
-                        connection::close(socket, &end).await;
-                    }
+        let Self { handshake, place, .. } = self;
+        let (response, connection) = handshake.finish();
+        let Shared { limits, metrics, drain, connections, .. } = shared;
+        connections.spawn(async move {
+            let Ok(connection) = connection.await else { return };
+            let socket = handshake::upgraded(connection, limits.frame_bytes);
+            match admitted.transpose() {
+                Ok(admitted) => {
+                    let node = connection::Node { limits: &limits, metrics: &metrics, drain: &drain };
+                    connection::serve(socket, Box::new(dialect), &entrance, admitted, node).await;
                 }
-                drop(place);
-            })
-        })
+                // Clients come back for ever where the upgrade itself is refused.
+                Err((document, end)) => {
+                    entrance.refused(document.as_str(), &end);
+                    connection::close(socket, &end).await;
+                }
+            }
+            drop(place);
+        });
+        response
     }
 }
 

@@ -27,6 +27,7 @@ impl Saver {
     /// Keeps a version of what is here now, and answers when it is kept.
     pub fn keep_version(&mut self, answer: oneshot::Sender<()>) {
         self.wanted.push((self.noted, answer));
+        self.hurry();
     }
 
     /// Something is in the log that is in no version yet.

@@ -1,0 +1,242 @@
+//! A WebSocket after its handshake: reads frames and writes them, and keeps no buffer while nothing is under way. Whoever
+//! reads and whoever writes share it within one task.
+//!
+//! The libraries' connections keep what the largest message took for as long as they live, and look at the socket again
+//! with every frame that goes out. Source: RFC 6455.
+
+mod decoder;
+pub(crate) mod handshake;
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::ready,
+};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tungstenite::protocol::frame::{
+    FrameHeader,
+    coding::{Control, Data, OpCode},
+};
+
+pub use self::decoder::{Broken, Decoder, Frame};
+
+/// What is read from a socket at once.
+const READ_BYTES: usize = 64 * 1024;
+/// Frames of up to so many bytes are put together into one write; larger ones are written from where they are, which
+/// many sessions share.
+const GATHERED_FRAME_BYTES: usize = 16 * 1024;
+/// How much is put together before it is written.
+const GATHERED_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// Where sockets are read into: none needs it for longer than one look.
+    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+    /// Where frames are put together; away while a socket that does not take them holds it.
+    static GATHERED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// A WebSocket on a stream of bytes.
+pub struct WebSocket<S> {
+    stream: Mutex<S>,
+    decoder: Decoder,
+}
+
+/// The half from which frames come.
+pub struct Reader<'a, S> {
+    stream: &'a Mutex<S>,
+    decoder: &'a mut Decoder,
+}
+
+/// The half into which frames go.
+pub struct Writer<'a, S> {
+    stream: &'a Mutex<S>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
+    /// A WebSocket whose messages may have so many bytes.
+    pub fn new(stream: S, limit: usize) -> Self {
+        Self { stream: Mutex::new(stream), decoder: Decoder::new(limit) }
+    }
+
+    /// Both halves.
+    pub fn split(&mut self) -> (Reader<'_, S>, Writer<'_, S>) {
+        let Self { stream, decoder } = self;
+        (Reader { stream, decoder }, Writer { stream })
+    }
+}
+
+impl<S: AsyncRead + Unpin> Reader<'_, S> {
+    /// The next frame of those that have come.
+    pub fn frame(&mut self) -> Result<Option<Frame<'_>>, Broken> {
+        self.decoder.next()
+    }
+
+    /// Whether the client has closed the connection, and with which code, if with one.
+    pub fn closed(&self) -> Option<Option<u16>> {
+        self.decoder.closed()
+    }
+
+    /// Waits until more has come; answers whether the stream goes on.
+    pub async fn more(&mut self) -> io::Result<bool> {
+        poll_fn(|context| {
+            READ.with_borrow_mut(|buffer| {
+                let mut buffer = ReadBuf::new(buffer);
+                ready!(Pin::new(&mut *lock(self.stream)).poll_read(context, &mut buffer))?;
+                self.decoder.feed(buffer.filled());
+                Ok(!buffer.filled().is_empty()).into()
+            })
+        })
+        .await
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Writer<'_, S> {
+    /// Writes binary messages, in one write where they are small.
+    pub async fn send(&self, messages: &[Bytes]) -> io::Result<()> {
+        let mut gathered = GATHERED.take();
+        for message in messages {
+            put_header(OpCode::Data(Data::Binary), message.len(), &mut gathered);
+            if message.len() <= GATHERED_FRAME_BYTES {
+                gathered.extend_from_slice(message);
+            }
+            if message.len() > GATHERED_FRAME_BYTES || gathered.len() >= GATHERED_BYTES {
+                self.write(&gathered).await?;
+                gathered.clear();
+            }
+            if message.len() > GATHERED_FRAME_BYTES {
+                self.write(message).await?;
+            }
+        }
+        self.write(&gathered).await?;
+        gathered.clear();
+        GATHERED.set(gathered);
+        self.flush().await
+    }
+
+    /// Writes a control frame; its payload has 125 bytes at most.
+    pub async fn control(&self, kind: Control, payload: &[u8]) -> io::Result<()> {
+        let mut frame = Vec::new();
+        put_header(OpCode::Control(kind), payload.len(), &mut frame);
+        frame.extend_from_slice(payload);
+        self.write(&frame).await?;
+        self.flush().await
+    }
+
+    /// Says that nothing more comes.
+    pub async fn shut_down(&self) -> io::Result<()> {
+        poll_fn(|context| Pin::new(&mut *lock(self.stream)).poll_shutdown(context)).await
+    }
+
+    async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written =
+                poll_fn(|context| Pin::new(&mut *lock(self.stream)).poll_write(context, bytes)).await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            bytes = &bytes[written..];
+        }
+        Ok(())
+    }
+
+    async fn flush(&self) -> io::Result<()> {
+        poll_fn(|context| Pin::new(&mut *lock(self.stream)).poll_flush(context)).await
+    }
+}
+
+fn put_header(opcode: OpCode, length: usize, frame: &mut Vec<u8>) {
+    let header = FrameHeader { opcode, ..FrameHeader::default() };
+    header.format(length as u64, frame).expect("a vector takes all that is written to it");
+}
+
+fn lock<S>(stream: &Mutex<S>) -> MutexGuard<'_, S> {
+    stream.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{SinkExt, StreamExt};
+    use tokio::io::{DuplexStream, duplex};
+    use tokio_tungstenite::WebSocketStream;
+    use tungstenite::{Message, protocol::Role};
+
+    use super::*;
+
+    const LIMIT: usize = 4 * 1024 * 1024;
+
+    /// A server and a client with so many bytes between them.
+    async fn pair(bytes: usize) -> (WebSocket<DuplexStream>, WebSocketStream<DuplexStream>) {
+        let (ours, theirs) = duplex(bytes);
+        (WebSocket::new(ours, LIMIT), WebSocketStream::from_raw_socket(theirs, Role::Client, None).await)
+    }
+
+    fn messages() -> Vec<Bytes> {
+        let sizes = [0, 1, 125, 126, 16_384, 16_385, 65_535, 65_536, 3, 1_000_000, 7];
+        sizes.iter().zip(1..).map(|(&size, fill)| Bytes::from(vec![fill; size])).collect()
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_little_at_a_time_gets_every_message() {
+        for bytes in [1_000, 100_000, 10_000_000] {
+            let (mut ours, mut theirs) = pair(bytes).await;
+            let (_, writer) = ours.split();
+            let sent = messages();
+            let taken = async {
+                for expected in &sent {
+                    assert_eq!(theirs.next().await.unwrap().unwrap(), Message::Binary(expected.clone()));
+                }
+            };
+            let (done, ()) = tokio::join!(writer.send(&sent), taken);
+            done.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_client_sends_comes_whole_and_leaves_no_buffer_behind() {
+        let (mut ours, mut theirs) = pair(10_000).await;
+        let (mut reader, writer) = ours.split();
+        let sent = messages();
+        let sending = async {
+            for message in &sent {
+                theirs.send(Message::Binary(message.clone())).await.unwrap();
+            }
+            theirs.send(Message::Ping("there?".into())).await.unwrap();
+        };
+        let reading = async {
+            let mut came = Vec::new();
+            loop {
+                match reader.frame().unwrap() {
+                    Some(Frame::Binary(bytes)) => came.push(Bytes::copy_from_slice(bytes)),
+                    Some(frame) => {
+                        assert_eq!(frame, Frame::Ping(b"there?"));
+                        return came;
+                    }
+                    None => assert!(reader.more().await.unwrap()),
+                }
+            }
+        };
+        let ((), came) = tokio::join!(sending, reading);
+        assert!(came == sent);
+        assert_eq!(reader.frame(), Ok(None));
+        assert_eq!(reader.decoder.held(), 0);
+        writer.control(Control::Pong, b"there?").await.unwrap();
+        assert_eq!(theirs.next().await.unwrap().unwrap(), Message::Pong("there?".into()));
+    }
+
+    #[tokio::test]
+    async fn who_promises_a_large_message_takes_no_memory_for_it() {
+        let mut decoder = Decoder::new(LIMIT);
+        decoder.feed(&[0x82, 0xff, 0, 0, 0, 0, 0, 0x3f, 0xff, 0xff, 0, 0, 0, 0, 1, 2, 3]);
+        assert_eq!(decoder.next(), Ok(None));
+        assert!(decoder.held() < 100, "{}", decoder.held());
+        // One more than it may have.
+        let mut decoder = Decoder::new(LIMIT);
+        decoder.feed(&[0x82, 0xff, 0, 0, 0, 0, 0, 0x40, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(decoder.next(), Err(Broken::TooLarge(LIMIT)));
+    }
+}

@@ -1,0 +1,87 @@
+//! How a request becomes a WebSocket: what the client must ask, and what it is answered (RFC 6455, section 4.2).
+
+use axum::{
+    http::{
+        HeaderMap, HeaderValue, Method, StatusCode,
+        header::{
+            CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+            SEC_WEBSOCKET_VERSION, UPGRADE,
+        },
+        request::Parts,
+    },
+    response::{IntoResponse, Response},
+};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tungstenite::handshake::derive_accept_key;
+
+use super::WebSocket;
+
+const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+const VERSION: &str = "13";
+
+/// A request that may become a WebSocket.
+pub(crate) struct Handshake {
+    accept: HeaderValue,
+    protocol: Option<HeaderValue>,
+    connection: OnUpgrade,
+}
+
+impl Handshake {
+    /// Looks at a request; `protocol` is the one that is spoken where the client offers it. Otherwise says what is not
+    /// as it must be.
+    pub(crate) fn begin(parts: &mut Parts, protocol: &'static str) -> Result<Self, (StatusCode, String)> {
+        let headers = &parts.headers;
+        let must = |what: &str| (StatusCode::BAD_REQUEST, format!("a WebSocket begins with {what}"));
+        if parts.method != Method::GET {
+            return Err((StatusCode::METHOD_NOT_ALLOWED, "a WebSocket begins with GET".to_owned()));
+        }
+        if !has(headers, CONNECTION, "upgrade") {
+            return Err(must("the header `Connection: upgrade`"));
+        }
+        if !has(headers, UPGRADE, "websocket") {
+            return Err(must("the header `Upgrade: websocket`"));
+        }
+        if !has(headers, SEC_WEBSOCKET_VERSION, VERSION) {
+            return Err(must("the header `Sec-WebSocket-Version: 13`"));
+        }
+        let key = headers.get(SEC_WEBSOCKET_KEY).ok_or_else(|| must("the header `Sec-WebSocket-Key`"))?;
+        let accept = derive_accept_key(key.as_bytes()).try_into().expect("base64 is a header value");
+        let protocol =
+            has(headers, SEC_WEBSOCKET_PROTOCOL, protocol).then_some(HeaderValue::from_static(protocol));
+        let connection = parts.extensions.remove().ok_or_else(|| {
+            (
+                StatusCode::UPGRADE_REQUIRED,
+                "this connection cannot become a WebSocket: use HTTP/1.1".to_owned(),
+            )
+        })?;
+        Ok(Self { accept, protocol, connection })
+    }
+
+    /// What the client is answered, and the connection once it has been.
+    pub(crate) fn finish(self) -> (Response, OnUpgrade) {
+        let Self { accept, protocol, connection } = self;
+        let headers = [
+            (CONNECTION, HeaderValue::from_static("upgrade")),
+            (UPGRADE, WEBSOCKET),
+            (SEC_WEBSOCKET_ACCEPT, accept),
+        ];
+        let mut response = (StatusCode::SWITCHING_PROTOCOLS, headers).into_response();
+        response.headers_mut().extend(protocol.map(|protocol| (SEC_WEBSOCKET_PROTOCOL, protocol)));
+        (response, connection)
+    }
+}
+
+/// A connection that has become a WebSocket, whose messages may have so many bytes.
+pub(crate) fn upgraded(connection: Upgraded, limit: usize) -> WebSocket<TokioIo<Upgraded>> {
+    WebSocket::new(TokioIo::new(connection), limit)
+}
+
+/// Whether a header holds this word in its list.
+fn has(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.split(',').any(|listed| listed.trim().eq_ignore_ascii_case(word)))
+}
