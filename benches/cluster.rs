@@ -3,6 +3,7 @@
 //!
 //! `cargo bench --bench cluster`, with `-- 10000` for fewer documents
 
+#[allow(dead_code, unreachable_pub, reason = "the tests use all of it")]
 #[path = "../tests/common/redis.rs"]
 mod redis;
 

@@ -4,6 +4,7 @@
 //!
 //! `cargo bench --bench hostile`
 
+#[allow(unreachable_pub, reason = "the tests use it too")]
 #[path = "../tests/common/inputs.rs"]
 mod inputs;
 mod quire_process;

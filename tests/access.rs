@@ -1,16 +1,9 @@
 //! Who may do what: tokens of every kind, good and bad, in every way that they come; what each level allows; how a
 //! session ends that is no longer allowed; which pages may connect.
 
-mod common;
-#[path = "common/redis.rs"]
-mod redis;
-
 use std::{path::PathBuf, time::Duration};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use common::{
-    PATIENCE, Person, Raw, SECRET, TestServer, insertion, new_doc, secret, token, token_for, within,
-};
 use futures_util::StreamExt;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
 use quire::{
@@ -19,13 +12,17 @@ use quire::{
     presence::State,
     protocol::{self, Message},
 };
-use redis::RedisServer;
 use serde_json::{Value, json};
 use tokio_tungstenite::{
     connect_async,
     tungstenite::{Message as Frame, client::IntoClientRequest},
 };
 use yrs::{ReadTxn, Text, Transact};
+
+use crate::common::{
+    PATIENCE, Person, Raw, SECRET, TestServer, insertion, new_doc, redis::RedisServer, secret, token,
+    token_for, within,
+};
 
 fn key(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/keys").join(name)

@@ -1,18 +1,16 @@
 //! What whoever looks after the server would complain about: figures that are wrong or seen by others, and errors that
 //! nobody tells.
 
-mod common;
-#[path = "common/redis.rs"]
-mod redis;
-
 use std::time::Duration;
 
-use common::{PATIENCE, Person, Response, TestServer, bearer, insertion, new_doc, secret};
 use quire::{config::Config, level::Level};
-use redis::RedisServer;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
+
+use crate::common::{
+    PATIENCE, Person, Response, TestServer, bearer, insertion, new_doc, redis::RedisServer, secret,
+};
 
 fn body(answer: &Response) -> Value {
     assert_eq!(answer.status, 200, "{}", answer.text());

@@ -1,10 +1,7 @@
 //! What applications would complain about that ask for documents over HTTP.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Person, Raw, TestServer};
 use quire::protocol;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -14,9 +11,11 @@ use yrs::{
     updates::{decoder::Decode, encoder::Encode},
 };
 
+use crate::common::{Person, Raw, TestServer, insertion, new_doc};
+
 /// A document with a root type of each kind.
 fn rich_document() -> Doc {
-    let doc = common::new_doc();
+    let doc = new_doc();
     let mut transaction = doc.transact_mut();
     let text = transaction.get_or_insert_text("text");
     text.insert(&mut transaction, 0, "héllo 📝 world");
@@ -171,8 +170,8 @@ async fn an_unknown_document_or_a_bad_question_is_an_error_with_a_body() {
 #[tokio::test]
 async fn what_a_root_is_can_be_told_where_nobody_can_know_it() {
     let server = TestServer::start().await;
-    let doc = common::new_doc();
-    common::insertion(&doc, 0, "hello");
+    let doc = new_doc();
+    insertion(&doc, 0, "hello");
     doc.get_or_insert_text("text").remove_range(&mut doc.transact_mut(), 0, 5);
     served(&server, "letter", &doc).await;
     // After a restart only deleted content is left, which says nothing about its kind.

@@ -1,18 +1,16 @@
 //! What an application would complain about that has documents of its own here, and asks for them over HTTP.
 
-mod common;
-#[path = "common/redis.rs"]
-mod redis;
-
 use std::time::Duration;
 
-use common::{JSON, Person, TestServer, bearer, body, insertion, new_doc, said, secret, within};
 use futures_util::{SinkExt, StreamExt};
 use quire::{config::Config, level::Level, lib0, presence::State};
-use redis::RedisServer;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use yrs::{ReadTxn, StateVector, Transact, updates::encoder::Encode};
+
+use crate::common::{
+    JSON, Person, Raw, TestServer, bearer, body, insertion, new_doc, redis::RedisServer, said, secret, within,
+};
 
 const TEXT: &str = "Content-Type: text/plain\r\n";
 
@@ -125,8 +123,8 @@ async fn each_route_asks_for_a_token_that_allows_it() {
 }
 
 /// A client of Hocuspocus' on a document, as far as stateless messages need one.
-async fn listener(server: &TestServer, document: &str) -> common::Raw {
-    let mut raw = common::Raw::try_connect_to(server, "/hocuspocus", &[]).await.ok().unwrap();
+async fn listener(server: &TestServer, document: &str) -> Raw {
+    let mut raw = Raw::try_connect_to(server, "/hocuspocus", &[]).await.ok().unwrap();
     let mut hello = Vec::new();
     lib0::write_bytes(&mut hello, document.as_bytes());
     hello.extend([2, 0]);
@@ -137,7 +135,7 @@ async fn listener(server: &TestServer, document: &str) -> common::Raw {
 }
 
 /// Waits for a stateless message.
-async fn hears_text(raw: &mut common::Raw, text: &str) {
+async fn hears_text(raw: &mut Raw, text: &str) {
     loop {
         match within(raw.socket.next()).await {
             Some(Ok(Frame::Binary(bytes))) if bytes.ends_with(text.as_bytes()) => return,

@@ -2,9 +2,6 @@
 //! function and implementation. A new implementation brings a [`Store`] and a line `keeps_the_promise!`;
 //! what only one of them promises stands in its own module.
 
-#[path = "common/redis.rs"]
-mod redis_server;
-
 use std::{
     collections::{HashMap, HashSet},
     env,
@@ -593,7 +590,8 @@ async fn notifications_wait_until_they_are_removed(store: &impl Store) {
 
 /// What the embedded backend promises beside.
 mod redis {
-    use super::{redis_server::RedisServer, *};
+    use super::*;
+    use crate::common::redis::RedisServer;
 
     keeps_the_promise!(RedisServer::start());
 
@@ -894,7 +892,7 @@ mod embedded {
         let folder = TempDir::new().unwrap();
         let mut answered = HashMap::<String, u64>::new();
         for round in 1..=10 {
-            let command = in_its_own_process("embedded::appends_until_it_is_killed", folder.path());
+            let command = in_its_own_process("backend::embedded::appends_until_it_is_killed", folder.path());
             let (mut child, mut lines) = spawn(command);
             let before_kill = (next_random(&mut random) % 150) as usize;
             let mut note = |line: String| {
@@ -955,7 +953,7 @@ mod embedded {
             return;
         }
         let folder = TempDir::new().unwrap();
-        let test = in_its_own_process("embedded::fills_its_disk", folder.path());
+        let test = in_its_own_process("backend::embedded::fills_its_disk", folder.path());
         let mut command = Command::new("sh");
         command.args(["-c", limited]).arg(test.get_program()).args(test.get_args());
         command.env(FOLDER, folder.path());

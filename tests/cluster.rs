@@ -4,26 +4,21 @@
 //!
 //! With `QUIRE_TEST_LONG=1` what is short otherwise takes as long as it does in life.
 
-#[path = "common/cluster.rs"]
-mod cluster;
-mod common;
-#[path = "common/proxy.rs"]
-mod proxy;
-#[path = "common/redis.rs"]
-mod redis;
-
 use std::{
     collections::HashMap,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use cluster::{Client, HEALED, Node, Typing, agree, has_all, long, until};
-use common::Raw;
-use proxy::Proxy;
-use redis::RedisServer;
 use serde_json::Value;
 use tokio::time::sleep;
+
+use crate::common::{
+    Raw,
+    cluster::{Client, HEALED, Node, Typing, agree, has_all, long, until},
+    proxy::Proxy,
+    redis::RedisServer,
+};
 
 /// The log of the document in most of these tests.
 const LOG: &str = "quire:{letter}:l";

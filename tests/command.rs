@@ -1,10 +1,6 @@
 //! What an operator would complain about at a terminal: a command that says something else than the server, a backup that
 //! lacks what was saved, one that cannot be restored, or one that was damaged and is restored all the same.
 
-mod common;
-#[path = "common/redis.rs"]
-mod redis;
-
 use std::{
     fs,
     io::{BufRead, BufReader},
@@ -18,9 +14,7 @@ use std::{
     time::Duration,
 };
 
-use common::{JSON, PATIENCE, Person, Raw, SECRET, TestServer, insertion, new_doc, token};
 use quire::level::Level;
-use redis::RedisServer;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -28,6 +22,10 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::{Instant, sleep, timeout},
+};
+
+use crate::common::{
+    JSON, PATIENCE, Person, Raw, SECRET, TestServer, insertion, new_doc, redis::RedisServer, token,
 };
 
 fn as_root() -> String {

@@ -1,26 +1,21 @@
 //! What people would complain about where documents are made and deleted: one that comes back by itself, edits that
 //! turn up in another document, and one that was deleted by mistake and is gone.
 
-#[path = "common/cluster.rs"]
-mod cluster;
-mod common;
-#[path = "common/redis.rs"]
-mod redis;
-
 use std::time::Duration;
 
-use cluster::Node;
-use common::{PATIENCE, Person, Raw, TestServer, insertion, new_doc, secret, token};
 use quire::{
     backend::{Backend, embedded::Embedded},
     import::{Found, Import},
     level::Level,
     name::DocumentName,
 };
-use redis::RedisServer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
+
+use crate::common::{
+    PATIENCE, Person, Raw, TestServer, cluster::Node, insertion, new_doc, redis::RedisServer, secret, token,
+};
 
 const LETTER: &str = "/api/documents/letter";
 

@@ -1,10 +1,6 @@
 //! What people and operators would complain about when a node stops: everybody comes back in the same second, an edit is
 //! lost, or the node does not end, or ends as if all were well.
 
-mod common;
-#[path = "common/redis.rs"]
-mod redis;
-
 use std::{
     collections::BTreeSet,
     fs::File,
@@ -12,14 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{PATIENCE, Raw, TestServer};
 use futures_util::{StreamExt, future::join_all};
 use quire::protocol;
-use redis::RedisServer;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::Message as Frame;
+
+use crate::common::{PATIENCE, Raw, TestServer, insertion, new_doc, redis::RedisServer, within};
 
 /// What a node may take to save everything, after its sessions were sent away.
 const SAVED_WITHIN: Duration = Duration::from_secs(9);
@@ -102,14 +98,14 @@ async fn joins_and_types(server: &TestServer, number: usize) -> Raw {
 }
 
 async fn types(raw: &mut Raw, word: &str) {
-    raw.send(protocol::update(&common::insertion(&common::new_doc(), 0, word)).to_vec()).await;
+    raw.send(protocol::update(&insertion(&new_doc(), 0, word)).to_vec()).await;
 }
 
 /// Reads until the server says goodbye, and answers which of these words did not come back before that: what comes
 /// back is saved.
 async fn hears_until_closed(raw: &mut Raw, mut words: Vec<String>) -> Vec<String> {
     loop {
-        match common::within(raw.socket.next()).await {
+        match within(raw.socket.next()).await {
             Some(Ok(Frame::Binary(bytes))) => {
                 words.retain(|word| !bytes.windows(word.len()).any(|window| window == word.as_bytes()));
             }

@@ -1,14 +1,9 @@
 //! Applications without a Yjs library change documents: in Markdown, HTML, text and JSON, and by operations. Whatever they
 //! send changes no more than what is different.
 
-mod common;
-#[path = "common/redis.rs"]
-mod redis;
-
 use std::{collections::BTreeMap, fs, path::Path};
 
 use bytes::Bytes;
-use common::{JSON, Person, TestServer, new_doc, said, within};
 use quire::document::{
     Document,
     edit::{
@@ -17,12 +12,13 @@ use quire::document::{
     },
     export::{Format, export},
 };
-use redis::RedisServer;
 use serde_json::{Value, json};
 use yrs::{
     Any, Assoc, IndexedSequence, ReadTxn, Text, Transact, WriteTxn, Xml, XmlElementPrelim, XmlFragment,
     XmlTextPrelim, types::Attrs, updates::decoder::Decode,
 };
+
+use crate::common::{JSON, Person, TestServer, new_doc, redis::RedisServer, said, within};
 
 fn data(folder: &str, extension: &str) -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder);

@@ -1,14 +1,9 @@
 //! What people would complain about who look back: a version that is missing, wrong, or does not come back; somebody
 //! else's name on their words; a history that takes too much.
 
-mod common;
-#[path = "common/redis.rs"]
-mod redis;
-
 use std::{io::Read, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use common::{JSON, PATIENCE, Person, TestServer, body, insertion, new_doc, said, secret, token};
 use quire::{
     backend::{Backend, embedded::Embedded},
     config::Config,
@@ -18,11 +13,14 @@ use quire::{
     name::DocumentName,
     record::{self, Authored, Record},
 };
-use redis::RedisServer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use yrs::{Text, Transact};
+
+use crate::common::{
+    JSON, PATIENCE, Person, TestServer, body, insertion, new_doc, redis::RedisServer, said, secret, token,
+};
 
 /// Keeps a version, and answers its id.
 async fn keep(server: &TestServer, document: &str, name: &str) -> String {

@@ -1,7 +1,5 @@
 //! Hocuspocus' protocol byte by byte: what goes wrong with one document on a connection, and nobody else notices.
 
-mod common;
-
 use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD};

@@ -1,12 +1,5 @@
 //! What a client could do to harm others: bytes that kill, hang or fool the document engine.
 
-mod common;
-
-use common::{
-    Person, Raw, TestServer,
-    inputs::{self, Input, Kind},
-    insertion, new_doc,
-};
 use futures_util::SinkExt;
 use quire::{
     document::{Document, UpdateError},
@@ -15,6 +8,12 @@ use quire::{
 };
 use tokio_tungstenite::tungstenite::Message as Frame;
 use yrs::{ReadTxn, StateVector, Transact, updates::decoder::Decode};
+
+use crate::common::{
+    Person, Raw, TestServer,
+    inputs::{self, Input, Kind},
+    insertion, new_doc,
+};
 
 #[tokio::test]
 async fn harmful_inputs_are_refused_or_served_and_disturb_nobody_else() {

@@ -1,15 +1,12 @@
 //! What is done with connections alone, without a single harmful update, stops nobody else's work: requests that
 //! never end, frames that never end, sockets that do nothing, names that mean something elsewhere.
 
-mod common;
-
 use std::{
     fs,
     path::Path,
     time::{Duration, Instant},
 };
 
-use common::{Person, Raw, TestServer, within};
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -23,6 +20,8 @@ use tokio_tungstenite::tungstenite::{
         coding::{Data, OpCode},
     },
 };
+
+use crate::common::{Person, Raw, TestServer, cluster::Node, within};
 
 /// How many sockets do nothing, where the system allows so many files.
 const IDLE_SOCKETS: u64 = 10_000;
@@ -193,13 +192,6 @@ async fn empty_fragments_without_end_end_with_the_connection() {
     people_are_served(&mut alice, &mut bob).await;
 }
 
-/// Resident memory of this process in bytes.
-fn memory() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-}
-
 /// A WebSocket that has asked once who is here, without what a client keeps for one.
 async fn idle_socket(server: &TestServer, document: &str) -> TcpStream {
     let mut socket = TcpStream::connect(&server.address).await.unwrap();
@@ -218,25 +210,25 @@ async fn idle_socket(server: &TestServer, document: &str) -> TcpStream {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_idle_sockets_keep_nobody_out() {
-    // Both ends of each are files of this process.
+    // The other ends are files of the server, a process of its own with the same limit.
     let files = rlimit::increase_nofile_limit(u64::MAX).unwrap();
-    let sockets = IDLE_SOCKETS.min(files.saturating_sub(1_000) / 2);
-    let server = TestServer::start().await;
-    let (before, start) = (memory(), Instant::now());
+    let sockets = IDLE_SOCKETS.min(files.saturating_sub(1_000));
+    let node = Node::start_with(&[], &[]);
+    let server = &node.server;
+    let (before, start) = (node.memory(), Instant::now());
     let mut idle = Vec::new();
     for number in 0..sockets {
-        idle.push(idle_socket(&server, &format!("idle-{}", number % 100)).await);
+        idle.push(idle_socket(server, &format!("idle-{}", number % 100)).await);
     }
     eprintln!(
-        "{sockets} idle sockets in {:.1} s, {:.1} KiB each with both ends",
+        "{sockets} idle sockets in {:.1} s, {:.1} KiB of the server each",
         start.elapsed().as_secs_f64(),
-        (memory() - before) as f64 / 1024.0 / sockets as f64
+        (node.memory() - before) as f64 / 1024.0 / sockets as f64
     );
     let start = Instant::now();
-    let (mut alice, mut bob) =
-        (Person::joins(&server, "letter").await, Person::joins(&server, "letter").await);
+    let (mut alice, mut bob) = (Person::joins(server, "letter").await, Person::joins(server, "letter").await);
     people_are_served(&mut alice, &mut bob).await;
-    let mut newcomer = Person::joins(&server, "idle-0").await;
+    let mut newcomer = Person::joins(server, "idle-0").await;
     newcomer.types("hello").await;
     assert_eq!(within(server.get("/readyz")).await.status, 200);
     assert!(start.elapsed() < Duration::from_secs(10), "it took {:?}", start.elapsed());

@@ -1,10 +1,6 @@
 //! `quire import`: the documents of other servers, from stores that these have really written (tests/data/stores), and
 //! what must be told where something is wrong with one.
 
-mod common;
-#[path = "common/redis.rs"]
-mod redis;
-
 use std::{
     collections::BTreeMap,
     fs,
@@ -21,10 +17,7 @@ use serde_json::Value as Json;
 use tempfile::TempDir;
 use yrs::{GetString, Transact};
 
-use crate::{
-    common::{Person, TestServer, insertion, new_doc},
-    redis::RedisServer,
-};
+use crate::common::{Person, TestServer, insertion, new_doc, redis::RedisServer};
 
 /// The server that wrote a store, the store, and how many documents are refused as a whole or in part.
 const STORES: [(&str, &str, usize); 4] = [

@@ -1,17 +1,16 @@
 //! What an operator would complain about: a server that does not start, does not say why, or does not stop.
 
-mod common;
-
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, Output, Stdio},
     time::Duration,
 };
 
-use common::{Person, TestServer, within};
 use quire::{Server, config::Config};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+
+use crate::common::{PATIENCE, Person, TestServer, within};
 
 fn quire(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quire"));
@@ -33,7 +32,7 @@ fn running(command: &mut Command) -> (Child, String, impl Iterator<Item = String
 }
 
 fn ends(mut child: Child) -> Option<i32> {
-    let deadline = std::time::Instant::now() + common::PATIENCE;
+    let deadline = std::time::Instant::now() + PATIENCE;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             return status.code();

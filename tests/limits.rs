@@ -1,14 +1,11 @@
 //! Each limit of connections holds, and only it: what is below is served, what is above is refused or slowed, and
 //! hears which limit it was.
 
-mod common;
-
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use common::{Raw, Response, TestServer, insertion, new_doc, within};
 use futures_util::SinkExt;
 use quire::{Server, config::Config, protocol};
 use tempfile::TempDir;
@@ -18,6 +15,8 @@ use tokio::{
     time::sleep,
 };
 use tokio_tungstenite::tungstenite::Message as Frame;
+
+use crate::common::{Raw, Response, TestServer, insertion, new_doc, within};
 
 const FORWARDED: &str = "x-forwarded-for";
 

@@ -1,15 +1,14 @@
 //! What an operator would complain about who has set a limit: a document, a presence or a node that grows beyond it,
 //! or somebody who is turned away below it.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, Person, Raw, TestServer, insertion, new_doc};
 use quire::{config::Config, presence::State, protocol};
 use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use yrs::{ReadTxn, StateVector, Text, Transact, WriteTxn};
+
+use crate::common::{PATIENCE, Person, Raw, TestServer, insertion, new_doc, within};
 
 fn code(close: &CloseFrame) -> u16 {
     close.code.into()
@@ -220,7 +219,7 @@ async fn types_at_last(server: &TestServer, document: &str) -> Person {
     loop {
         let mut raw = Raw::connect(server, document).await;
         raw.send([3]).await;
-        match common::within(futures_util::StreamExt::next(&mut raw.socket)).await {
+        match within(futures_util::StreamExt::next(&mut raw.socket)).await {
             Some(Ok(frame)) if frame.is_binary() => return Person::joins(server, document).await,
             _ => assert!(Instant::now() < deadline, "{document} is never opened"),
         }
@@ -314,7 +313,7 @@ async fn documents_that_take_too_much_memory_leave_when_they_are_idle() {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     };
-    common::within(full).await;
+    within(full).await;
     let close = is_refused(&server, "other").await;
     assert_eq!(code(&close), 1013);
     assert!(close.reason.contains("2000000") && close.reason.contains("--max-memory"), "{}", close.reason);

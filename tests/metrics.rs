@@ -1,22 +1,20 @@
 //! What whoever watches the server would complain about: a metric that is not in the list, does not move, or costs much.
 
-#[path = "common/cluster.rs"]
-mod cluster;
-mod common;
-#[path = "common/redis.rs"]
-mod redis;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-use cluster::{Client, Node, agree};
-use common::{Raw, TestServer};
 use quire::protocol;
-use redis::RedisServer;
 use tokio::time::sleep;
 use yrs::{Text, Transact, WriteTxn};
+
+use crate::common::{
+    PATIENCE, Raw, TestServer,
+    cluster::{Client, Node, agree},
+    insertion, new_doc,
+    redis::RedisServer,
+};
 
 /// How long a scrape may take on a machine that does other things besides; usually it is less than a millisecond.
 const SCRAPED_WITHIN: Duration = Duration::from_millis(100);
@@ -101,7 +99,7 @@ async fn moves(server: &TestServer, name: &str, to: impl Fn(f64) -> bool) {
         if to(found) {
             return;
         }
-        assert!(begin.elapsed() < common::PATIENCE, "{name} is {found}");
+        assert!(begin.elapsed() < PATIENCE, "{name} is {found}");
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -121,9 +119,9 @@ async fn falls_behind(node: &Node) {
         (Raw::connect(&node.server, "large").await, Raw::connect(&node.server, "large").await);
     slow.is_greeted().await;
     fast.is_greeted().await;
-    let doc = common::new_doc();
+    let doc = new_doc();
     for _ in 0..LARGE_EDITS {
-        fast.send(protocol::update(&common::insertion(&doc, 0, &"x".repeat(100_000))).to_vec()).await;
+        fast.send(protocol::update(&insertion(&doc, 0, &"x".repeat(100_000))).to_vec()).await;
         // So that the document stays small, and so fast.
         let mut transaction = doc.transact_mut();
         transaction.get_or_insert_text("text").remove_range(&mut transaction, 0, 100_000);

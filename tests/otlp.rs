@@ -1,10 +1,6 @@
 //! What somebody who follows edits would complain about: a step that is missing or in another trace, an edit told as saved
 //! that is not, and a collector that is away and disturbs those who type.
 
-#![cfg(feature = "otlp")]
-
-mod common;
-
 use std::{
     collections::HashMap,
     fs::{self, File},
@@ -15,11 +11,12 @@ use std::{
 };
 
 use axum::{Router, body::Bytes, routing::post};
-use common::{PATIENCE, Person, TestServer};
 use quire::protocol;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, time::sleep};
 use yrs::Text;
+
+use crate::common::{PATIENCE, Person, TestServer};
 
 /// What a stop may take: process managers kill after ten seconds.
 const STOP_WITHIN: Duration = Duration::from_secs(10);

@@ -1,13 +1,12 @@
 //! What people would complain about who come back later: text that was there and is gone.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Person, Raw, TestServer, insertion, new_doc, within};
 use quire::protocol::{self, Message};
 use rusqlite::Connection;
 use tempfile::TempDir;
+
+use crate::common::{Person, Raw, TestServer, insertion, new_doc, within};
 
 #[tokio::test]
 async fn a_restart_keeps_everything() {

@@ -1,12 +1,11 @@
 //! What people would complain about who look for each other: somebody who is not shown, is shown although
 //! gone, or flickers.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{Raw, TestServer};
 use quire::{presence::State, protocol::Message};
+
+use crate::common::{Raw, TestServer};
 
 fn state(client: u64, clock: u32, json: &'static str) -> State {
     State { client, clock, json: (json != "null").then(|| json.into()) }

@@ -1,10 +1,5 @@
 //! The link to Redis against several redis-servers that elect a master among them, or share the keys.
 
-#[path = "common/redis.rs"]
-mod redis;
-#[path = "common/redis_node.rs"]
-mod redis_node;
-
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -23,7 +18,7 @@ use quire::{
 };
 use tokio::task::spawn_blocking;
 
-use self::{
+use crate::common::{
     redis::{RedisCluster, RedisServer},
     redis_node::{Node, PATIENCE, keys, noise, until},
 };

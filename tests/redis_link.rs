@@ -1,13 +1,6 @@
 //! The link to Redis against a real redis-server, with what happens to servers and networks: it is killed, stands
 //! still, becomes a replica, or goes away without a word.
 
-#[path = "common/proxy.rs"]
-mod proxy;
-#[path = "common/redis.rs"]
-mod redis;
-#[path = "common/redis_node.rs"]
-mod redis_node;
-
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,9 +13,9 @@ use quire::backend::{
 };
 use tokio::time::sleep;
 
-use self::{
+use crate::common::{
     proxy::Proxy,
-    redis::RedisServer,
+    redis::{RedisServer, free_port},
     redis_node::{Node, PATIENCE, keys, noise, until},
 };
 
@@ -370,7 +363,7 @@ async fn a_master_that_becomes_a_replica_is_away_until_it_is_one_again() {
 #[tokio::test]
 async fn what_is_in_the_way_of_using_a_redis_is_said() {
     let error = async |url: &str| Link::connect(url).await.err().expect("it cannot be used").to_string();
-    let nobody = redis::free_port();
+    let nobody = free_port();
     for (url, text) in [
         ("http://127.0.0.1", "write it like redis://host:6379"),
         (&*format!("redis://127.0.0.1:{nobody}"), "is it running"),

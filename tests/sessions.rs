@@ -1,8 +1,6 @@
 //! Honest people are served, all of them: what thousands of random sessions of the published Yjs sent, and what
 //! real people typed, is taken in whole, and the document equals Yjs' own.
 
-mod common;
-
 use std::{
     collections::BTreeMap,
     fmt::Debug,
@@ -16,7 +14,6 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use common::new_doc;
 use quire::{
     document::{
         Document, Received, check_snapshot,
@@ -28,6 +25,8 @@ use quire::{
 };
 use serde_json::{Map, Value};
 use yrs::{Doc, ReadTxn, Text, Transact, updates::decoder::Decode};
+
+use crate::common::new_doc;
 
 /// How many sessions; others than the first ones where `QUIRE_SESSIONS=<first>..<end>` asks for them.
 const SESSIONS: u64 = 2_000;

@@ -7,21 +7,12 @@
 //! QUIRE_TEST_SEED=77                                 only this one, aloud (with -- --nocapture)
 //! ```
 
-#![allow(unreachable_pub, reason = "these modules are one test")]
-
-#[path = "simulation/client.rs"]
 mod client;
-#[path = "simulation/disk.rs"]
 mod disk;
-#[path = "simulation/judge.rs"]
 mod judge;
-#[path = "simulation/process.rs"]
 mod process;
-#[path = "simulation/random.rs"]
 mod random;
-#[path = "simulation/redis.rs"]
 mod redis;
-#[path = "simulation/world.rs"]
 mod world;
 
 use std::{
@@ -34,9 +25,11 @@ use std::{
 
 use tracing::Level;
 
-use judge::{Ending, History, Judge};
-use redis::RedisMistake;
-use world::{Mistake, Trace, Trial};
+use self::{
+    judge::{Ending, History, Judge},
+    redis::RedisMistake,
+    world::{Mistake, Trace, Trial},
+};
 
 /// How many seeds are tried where nobody says otherwise.
 const SEEDS: u64 = 1_000;
@@ -87,7 +80,7 @@ fn assert_none(failures: &Failures, test: &str) {
     let told: Vec<_> = failures.iter().map(|(seed, problems)| shown(*seed, problems)).collect();
     assert!(
         failures.is_empty(),
-        "these fail, and repeat with cargo test --test simulation {test} -- --nocapture\n{}",
+        "these fail, and repeat with cargo test --test all simulation::{test} -- --nocapture\n{}",
         told.join("\n")
     );
 }

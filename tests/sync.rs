@@ -1,13 +1,12 @@
 //! What people who edit one document would complain about: text that does not arrive, arrives twice, or
 //! waits for somebody who is slow.
 
-mod common;
-
-use common::{Person, Raw, TestServer, insertion, new_doc};
 use futures_util::SinkExt;
 use quire::protocol::{self, Message};
 use tokio_tungstenite::tungstenite::{Error, Message as Frame};
 use yrs::{ReadTxn, StateVector, Text, Transact};
+
+use crate::common::{Person, Raw, TestServer, insertion, new_doc};
 
 #[tokio::test]
 async fn what_one_types_the_others_read() {

@@ -1,12 +1,6 @@
 //! What people would complain about whose application is told of what happens: something that it never hears of, that it
 //! cannot trust, or that costs those who edit.
 
-#[path = "common/cluster.rs"]
-mod cluster;
-mod common;
-#[path = "common/redis.rs"]
-mod redis;
-
 use std::{
     process::Command,
     sync::{Arc, Mutex},
@@ -16,19 +10,20 @@ use std::{
 use aws_lc_rs::hmac;
 use axum::{Router, extract::State, http::HeaderMap, routing::post};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use cluster::Node;
-use common::{PATIENCE, Person, TestServer, secret, token, within};
 use quire::{
     config::{Config, Secret, Webhooks},
     level::Level,
 };
-use redis::RedisServer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
     net::TcpListener,
     task::JoinHandle,
     time::{Instant, sleep},
+};
+
+use crate::common::{
+    PATIENCE, Person, Raw, TestServer, cluster::Node, redis::RedisServer, secret, token, within,
 };
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=";
@@ -222,7 +217,7 @@ async fn everything_that_happens_is_told_once() {
     assert_eq!(server.request("DELETE", "/api/documents/letter", &bearer).await.status, 204);
     application.is_told(7, PATIENCE).await;
     // A refused session is none.
-    drop(common::Raw::connect(&server, "letter").await.is_closed().await);
+    drop(Raw::connect(&server, "letter").await.is_closed().await);
     sleep(Duration::from_secs(3)).await;
     let told = application.told();
     assert_eq!(told.len(), 7, "{told:#?}");

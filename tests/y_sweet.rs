@@ -1,8 +1,6 @@
 //! Y-Sweet's HTTP: what is refused, and that nothing of it is in the document then. What works, and the client, is tested
 //! with the real packages.
 
-mod common;
-
 use serde_json::json;
 
 use crate::common::{Person, TestServer, body, insertion, new_doc, said};

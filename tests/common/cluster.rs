@@ -1,7 +1,5 @@
 //! Several nodes as real processes on one Redis, and people who stay in a document whatever happens to these.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
@@ -30,7 +28,7 @@ use yrs::{
     updates::{decoder::Decode, encoder::Encode},
 };
 
-use crate::common::{PATIENCE, TestServer, new_doc};
+use super::{PATIENCE, TestServer, new_doc};
 
 /// How soon after a fault everybody must agree again.
 pub const HEALED: Duration = Duration::from_secs(10);
@@ -97,6 +95,13 @@ impl Node {
     /// It goes on.
     pub fn cont(&self) {
         self.signal("-CONT");
+    }
+
+    /// Its resident memory in bytes.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 
     /// What it has logged.

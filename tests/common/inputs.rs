@@ -1,8 +1,6 @@
 //! The inputs that are known to harm a server that gives them to yrs: those of `tests/data/hostile`, and larger
 //! ones that are made here as its README says.
 
-#![allow(unreachable_pub, reason = "tests and benchmarks share it")]
-
 use bytes::Bytes;
 use quire::{lib0, protocol};
 

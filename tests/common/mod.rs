@@ -1,9 +1,11 @@
 //! What tests have in common: a server on a port and a folder of its own, and people who edit with yrs over
 //! a real WebSocket. Every wait ends by itself.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
-
+pub mod cluster;
 pub mod inputs;
+pub mod proxy;
+pub mod redis;
+pub mod redis_node;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -68,6 +70,8 @@ impl TestServer {
     pub async fn start_in(folder: TempDir, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config { data: folder.path().to_owned(), ..Config::default() };
         change(&mut config);
+        // Both ends of all connections, of all tests at once, are files of this process.
+        rlimit::increase_nofile_limit(u64::MAX).unwrap();
         let server = Server::new(&config).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();

@@ -1,7 +1,5 @@
 //! A network between two programs that can be made bad: connections that nobody tells that they are dead.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
-
 use std::{
     future,
     net::SocketAddr,
@@ -21,42 +19,32 @@ use tokio::{
 /// Passes connections on to a server.
 pub struct Proxy {
     address: SocketAddr,
-    network: watch::Sender<Network>,
+    /// Connections up to this number carry nothing any more, and stay open.
+    black_hole_through: watch::Sender<u64>,
     connections: Arc<AtomicU64>,
     accepting: JoinHandle<()>,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Network {
-    /// Connections up to this number carry nothing any more, and stay open.
-    black_hole_through: u64,
-    /// New connections are closed at once.
-    refuses: bool,
 }
 
 impl Proxy {
     pub async fn start(server: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (network, state) = watch::channel(Network::default());
+        let (black_hole_through, through) = watch::channel(0);
         let connections = Arc::new(AtomicU64::new(0));
         let numbers = connections.clone();
         let accepting = tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
-                if state.borrow().refuses {
-                    continue;
-                }
                 let number = numbers.fetch_add(1, SeqCst) + 1;
-                let (server, state) = (server.clone(), state.clone());
+                let (server, through) = (server.clone(), through.clone());
                 tokio::spawn(async move {
                     if let Ok(server) = TcpStream::connect(server).await {
-                        carry(client, server, number, state).await;
+                        carry(client, server, number, through).await;
                     }
                 });
             }
         });
-        Self { address, network, connections, accepting }
+        Self { address, black_hole_through, connections, accepting }
     }
 
     pub fn url(&self) -> String {
@@ -65,18 +53,7 @@ impl Proxy {
 
     /// The connections that are there carry nothing any more; new ones do.
     pub fn black_hole_existing(&self) {
-        let through = self.connections.load(SeqCst);
-        self.network.send_modify(|network| network.black_hole_through = through);
-    }
-
-    /// New connections are closed at once, or not any more.
-    pub fn refuse(&self, refuses: bool) {
-        self.network.send_modify(|network| network.refuses = refuses);
-    }
-
-    /// How many connections were made.
-    pub fn connections(&self) -> u64 {
-        self.connections.load(SeqCst)
+        self.black_hole_through.send_replace(self.connections.load(SeqCst));
     }
 }
 
@@ -90,13 +67,13 @@ async fn carry(
     mut client: TcpStream,
     mut server: TcpStream,
     number: u64,
-    mut state: watch::Receiver<Network>,
+    mut black_hole_through: watch::Receiver<u64>,
 ) {
     let (mut up, mut down) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     loop {
         tokio::select! {
             biased;
-            () = forgotten(&mut state, number) => future::pending().await,
+            () = forgotten(&mut black_hole_through, number) => future::pending().await,
             read = client.read(&mut up) => match read {
                 Ok(bytes @ 1..) => if server.write_all(&up[..bytes]).await.is_err() { return },
                 _ => return,
@@ -110,7 +87,7 @@ async fn carry(
 }
 
 /// Waits until the network forgets a connection.
-async fn forgotten(state: &mut watch::Receiver<Network>, number: u64) {
+async fn forgotten(black_hole_through: &mut watch::Receiver<u64>, number: u64) {
     // The proxy is gone with its test.
-    let _ = state.wait_for(|network| number <= network.black_hole_through).await;
+    let _ = black_hole_through.wait_for(|&through| number <= through).await;
 }

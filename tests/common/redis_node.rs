@@ -1,7 +1,5 @@
 //! A link to Redis, and what it heard.
 
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
-
 use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
