@@ -78,13 +78,7 @@ fn count() -> Counts {
     let profile = |walk: &str, part: usize| folder.path().join(format!("{walk}.{part}"));
     let watch = |walk: &str, how: [&str; 2]| {
         let watched = Command::new("valgrind")
-            .args([
-                "--quiet",
-                "--tool=callgrind",
-                "--compress-strings=no",
-                "--compress-pos=no",
-                "--dump-line=no",
-            ])
+            .args(["--quiet", "--tool=callgrind", "--compress-strings=no", "--compress-pos=no"])
             .args(how)
             .arg(format!("--callgrind-out-file={}", folder.path().join(walk).display()))
             .arg(env::current_exe().expect("its own path"))
