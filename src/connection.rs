@@ -8,6 +8,7 @@ mod stays;
 use std::{convert::Infallible, future::Future, io, pin::pin, time::Duration};
 
 use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, sleep_until, timeout},
@@ -54,14 +55,14 @@ pub struct Node<'a> {
 
 /// Serves a connection until the client leaves or there is a reason to send it away. Where clients do not name
 /// documents by themselves, `admitted` is for the only one.
-pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(
     mut socket: WebSocket<S>,
     dialect: Box<dyn Dialect>,
     entrance: &dyn Entrance,
     admitted: Option<Admitted>,
     node: Node<'_>,
 ) {
-    let (mut reader, writer) = socket.split();
+    let (mut reader, mut writer) = socket.split();
     let stays = Stays::new(dialect, entrance, node.limits);
     let serving = async {
         match admitted {
@@ -70,12 +71,13 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             // back twice as often each time.
             None => stays.say_nothing(),
         }
-        // Both ways go on side by side: a client that does not read may still write, and the other way round.
-        tokio::select! {
-            ended = read(&mut reader, &stays, node) => ended,
-            ended = write(&writer, &stays, node.metrics) => ended,
-            () = node.drain.turn() => Err(End::Stopping),
-        }
+        // Both ways go on side by side: a client that does not read may still write, and the other way round. Each is
+        // looked at only when it has been woken: most of what happens is that there is something to write.
+        let mut ways = FuturesUnordered::<BoxFuture<'_, _>>::new();
+        ways.push(Box::pin(read(&mut reader, &stays, node)));
+        ways.push(Box::pin(write(&mut writer, &stays, node.metrics)));
+        ways.push(Box::pin(node.drain.turn().map(|()| Err(End::Stopping))));
+        ways.next().await.expect("none of them has ended before")
     };
     let Err(end) = serving.await;
     stays.end_all(&end);
@@ -85,7 +87,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Ends a connection, and tells the client why.
 pub async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut socket: WebSocket<S>, end: &End) {
-    let (mut reader, writer) = socket.split();
+    let (mut reader, mut writer) = socket.split();
     let farewell = async {
         if let Some(code) = reader.closed() {
             writer.control(Control::Close, &code.map(u16::to_be_bytes).as_slice().concat()).await?;
@@ -174,7 +176,7 @@ async fn read<S: AsyncRead + Unpin>(
 }
 
 async fn write<S: AsyncWrite + Unpin>(
-    writer: &Writer<'_, S>,
+    writer: &mut Writer<'_, S>,
     stays: &Stays<'_>,
     metrics: &Metrics,
 ) -> Result<Infallible, End> {

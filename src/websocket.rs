@@ -10,13 +10,13 @@ pub(crate) mod handshake;
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
-    io,
+    io, mem,
     pin::Pin,
     sync::{Mutex, MutexGuard, PoisonError},
     task::ready,
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tungstenite::protocol::frame::{
     FrameHeader,
@@ -44,6 +44,17 @@ thread_local! {
 pub struct WebSocket<S> {
     stream: Mutex<S>,
     decoder: Decoder,
+    unsent: Unsent,
+}
+
+/// What was begun to be written. It outlives who wrote it and was given up: a frame must not come in the middle of another.
+#[derive(Default)]
+struct Unsent {
+    gathered: Vec<u8>,
+    /// The payload of the last frame of these, where it is large.
+    large: Bytes,
+    /// How much of `gathered` is written.
+    written: usize,
 }
 
 /// The half from which frames come.
@@ -55,18 +66,19 @@ pub struct Reader<'a, S> {
 /// The half into which frames go.
 pub struct Writer<'a, S> {
     stream: &'a Mutex<S>,
+    unsent: &'a mut Unsent,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     /// A WebSocket whose messages may have so many bytes.
     pub fn new(stream: S, limit: usize) -> Self {
-        Self { stream: Mutex::new(stream), decoder: Decoder::new(limit) }
+        Self { stream: Mutex::new(stream), decoder: Decoder::new(limit), unsent: Unsent::default() }
     }
 
     /// Both halves.
     pub fn split(&mut self) -> (Reader<'_, S>, Writer<'_, S>) {
-        let Self { stream, decoder } = self;
-        (Reader { stream, decoder }, Writer { stream })
+        let Self { stream, decoder, unsent } = self;
+        (Reader { stream, decoder }, Writer { stream, unsent })
     }
 }
 
@@ -97,33 +109,28 @@ impl<S: AsyncRead + Unpin> Reader<'_, S> {
 
 impl<S: AsyncWrite + Unpin> Writer<'_, S> {
     /// Writes binary messages, in one write where they are small.
-    pub async fn send(&self, messages: &[Bytes]) -> io::Result<()> {
-        let mut gathered = GATHERED.take();
+    pub async fn send(&mut self, messages: &[Bytes]) -> io::Result<()> {
         for message in messages {
-            put_header(OpCode::Data(Data::Binary), message.len(), &mut gathered);
+            self.begin(OpCode::Data(Data::Binary), message.len());
             if message.len() <= GATHERED_FRAME_BYTES {
-                gathered.extend_from_slice(message);
+                self.unsent.gathered.extend_from_slice(message);
+            } else {
+                self.unsent.large = message.clone();
             }
-            if message.len() > GATHERED_FRAME_BYTES || gathered.len() >= GATHERED_BYTES {
-                self.write(&gathered).await?;
-                gathered.clear();
-            }
-            if message.len() > GATHERED_FRAME_BYTES {
-                self.write(message).await?;
+            if !self.unsent.large.is_empty() || self.unsent.gathered.len() >= GATHERED_BYTES {
+                self.write().await?;
             }
         }
-        self.write(&gathered).await?;
-        gathered.clear();
-        GATHERED.set(gathered);
+        self.write().await?;
         self.flush().await
     }
 
     /// Writes a control frame; its payload has 125 bytes at most.
-    pub async fn control(&self, kind: Control, payload: &[u8]) -> io::Result<()> {
-        let mut frame = Vec::new();
-        put_header(OpCode::Control(kind), payload.len(), &mut frame);
-        frame.extend_from_slice(payload);
-        self.write(&frame).await?;
+    pub async fn control(&mut self, kind: Control, payload: &[u8]) -> io::Result<()> {
+        self.write().await?;
+        self.begin(OpCode::Control(kind), payload.len());
+        self.unsent.gathered.extend_from_slice(payload);
+        self.write().await?;
         self.flush().await
     }
 
@@ -132,15 +139,30 @@ impl<S: AsyncWrite + Unpin> Writer<'_, S> {
         poll_fn(|context| Pin::new(&mut *lock(self.stream)).poll_shutdown(context)).await
     }
 
-    async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let written =
-                poll_fn(|context| Pin::new(&mut *lock(self.stream)).poll_write(context, bytes)).await?;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            bytes = &bytes[written..];
+    /// Begins a frame with its header.
+    fn begin(&mut self, opcode: OpCode, length: usize) {
+        if self.unsent.gathered.capacity() == 0 {
+            self.unsent.gathered = GATHERED.take();
         }
+        let header = FrameHeader { opcode, ..FrameHeader::default() };
+        header
+            .format(length as u64, &mut self.unsent.gathered)
+            .expect("a vector takes all that is written to it");
+    }
+
+    /// Writes what is begun.
+    async fn write(&mut self) -> io::Result<()> {
+        let Unsent { gathered, large, written } = &mut *self.unsent;
+        while *written < gathered.len() {
+            *written += write_some(self.stream, &gathered[*written..]).await?;
+        }
+        while !large.is_empty() {
+            let written = write_some(self.stream, large).await?;
+            large.advance(written);
+        }
+        *written = 0;
+        gathered.clear();
+        GATHERED.set(mem::take(gathered));
         Ok(())
     }
 
@@ -149,9 +171,12 @@ impl<S: AsyncWrite + Unpin> Writer<'_, S> {
     }
 }
 
-fn put_header(opcode: OpCode, length: usize, frame: &mut Vec<u8>) {
-    let header = FrameHeader { opcode, ..FrameHeader::default() };
-    header.format(length as u64, frame).expect("a vector takes all that is written to it");
+/// Writes as much as the stream takes.
+async fn write_some<S: AsyncWrite + Unpin>(stream: &Mutex<S>, bytes: &[u8]) -> io::Result<usize> {
+    match poll_fn(|context| Pin::new(&mut *lock(stream)).poll_write(context, bytes)).await? {
+        0 => Err(io::ErrorKind::WriteZero.into()),
+        written => Ok(written),
+    }
 }
 
 fn lock<S>(stream: &Mutex<S>) -> MutexGuard<'_, S> {
@@ -160,7 +185,7 @@ fn lock<S>(stream: &Mutex<S>) -> MutexGuard<'_, S> {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::{SinkExt, StreamExt};
+    use futures_util::{FutureExt, SinkExt, StreamExt};
     use tokio::io::{DuplexStream, duplex};
     use tokio_tungstenite::WebSocketStream;
     use tungstenite::{Message, protocol::Role};
@@ -184,7 +209,7 @@ mod tests {
     async fn a_client_that_takes_little_at_a_time_gets_every_message() {
         for bytes in [1_000, 100_000, 10_000_000] {
             let (mut ours, mut theirs) = pair(bytes).await;
-            let (_, writer) = ours.split();
+            let (_, mut writer) = ours.split();
             let sent = messages();
             let taken = async {
                 for expected in &sent {
@@ -199,7 +224,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_client_sends_comes_whole_and_leaves_no_buffer_behind() {
         let (mut ours, mut theirs) = pair(10_000).await;
-        let (mut reader, writer) = ours.split();
+        let (mut reader, mut writer) = ours.split();
         let sent = messages();
         let sending = async {
             for message in &sent {
@@ -226,6 +251,27 @@ mod tests {
         assert_eq!(reader.decoder.held(), 0);
         writer.control(Control::Pong, b"there?").await.unwrap();
         assert_eq!(theirs.next().await.unwrap().unwrap(), Message::Pong("there?".into()));
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_in_the_middle_of_a_frame_ends_before_the_next() {
+        for (size, taken) in [(100_000, 1_000), (20_000, 3), (10_000, 1_000)] {
+            let (mut ours, mut theirs) = pair(taken).await;
+            let large = Bytes::from(vec![7; size]);
+            let (_, mut writer) = ours.split();
+            let given_up = writer.send(std::slice::from_ref(&large)).now_or_never();
+            assert!(given_up.is_none());
+            let (_, mut writer) = ours.split();
+            let closing = async {
+                writer.control(Control::Close, &1012_u16.to_be_bytes()).await.unwrap();
+            };
+            let ((), first) = tokio::join!(closing, async {
+                let first = theirs.next().await.unwrap().unwrap();
+                assert!(matches!(theirs.next().await.unwrap().unwrap(), Message::Close(Some(_))));
+                first
+            });
+            assert_eq!(first, Message::Binary(large));
+        }
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
@@ -157,10 +157,14 @@ impl Writer {
     }
 
     fn change<T>(&mut self, change: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let changed = change(&transaction)?;
-        transaction.commit()?;
-        Ok(changed)
+        let run = |sql| self.connection.prepare_cached(sql)?.execute(());
+        run("BEGIN IMMEDIATE")?;
+        let changed = change(&self.connection).and_then(|changed| run("COMMIT").map(|_| changed));
+        // Some errors have done so already; of what this one says nothing can be made.
+        if changed.is_err() && !self.connection.is_autocommit() {
+            let _ = run("ROLLBACK");
+        }
+        changed
     }
 
     /// Lets the content of deleted documents go whose time is over; answers when to look again.
