@@ -165,6 +165,8 @@ async fn every_metric_is_in_the_list_and_moves() {
     let stranger =
         one.server.get_with("/api/documents/letter", "Origin: https://strangers.example\r\n").await;
     assert_eq!(stranger.status, 403);
+    // That somebody has left is noticed a moment later.
+    moves(&one.server, r#"quire_sessions{dialect="y-websocket"}"#, |sessions| sessions == 2.0).await;
 
     let text = scrape(&one.server).await;
     assert!(text.ends_with("# EOF\n"), "{text}");
