@@ -77,6 +77,8 @@ pub struct Seen {
     pub documents: usize,
     /// How many bytes of memory they take, as estimated.
     pub document_bytes: usize,
+    /// The tasks that run: some for the server, and those of each connection and open document.
+    pub tasks: usize,
     /// Whether the store can be reached.
     pub backend_up: bool,
     /// How often something of a log was missing that had to be read.
@@ -102,6 +104,7 @@ pub struct Counts {
 struct LookedAt {
     documents: Gauge,
     document_bytes: Gauge,
+    tasks: Gauge,
     backend_up: Gauge,
     relay_gaps: Counter,
     #[cfg(target_os = "linux")]
@@ -231,6 +234,7 @@ impl Default for Metrics {
             looked_at: LookedAt {
                 documents: plain(r, "quire_documents", "Open documents"),
                 document_bytes: bytes(r, "quire_document", "Memory that open documents take, as estimated"),
+                tasks: plain(r, "quire_tasks", "Tasks that run"),
                 backend_up: plain(r, "quire_backend_up", "Whether the store can be reached"),
                 relay_gaps: plain(
                     r,
@@ -328,9 +332,10 @@ impl Metrics {
 
     /// Everything, as Prometheus reads it (OpenMetrics text).
     pub fn text(&self, seen: Seen) -> String {
-        let LookedAt { documents, document_bytes, backend_up, relay_gaps, .. } = &self.looked_at;
+        let LookedAt { documents, document_bytes, tasks, backend_up, relay_gaps, .. } = &self.looked_at;
         documents.set(seen.documents as i64);
         document_bytes.set(seen.document_bytes as i64);
+        tasks.set(seen.tasks as i64);
         backend_up.set(seen.backend_up.into());
         relay_gaps.inner().store(seen.relay_gaps, std::sync::atomic::Ordering::Relaxed);
         #[cfg(target_os = "linux")]

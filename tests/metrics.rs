@@ -5,19 +5,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quire::protocol;
-use tokio::time::sleep;
-use yrs::{Text, Transact, WriteTxn};
+use futures_util::future::join_all;
+use quire::protocol::{self, Message};
+use tokio::time::{interval, sleep};
+use yrs::{Doc, Text, Transact, WriteTxn};
 
 use crate::common::{
     PATIENCE, Raw, TestServer,
-    cluster::{Client, Node, agree},
+    cluster::{Client, Node, agree, long},
     insertion, new_doc,
     redis::RedisServer,
 };
 
 /// How long a scrape may take on a machine that does other things besides; usually it is less than a millisecond.
 const SCRAPED_WITHIN: Duration = Duration::from_millis(100);
+
+/// How much of a processor's time a scrape may cost.
+const SCRAPE_COSTS: Duration = Duration::from_millis(10);
 
 /// Edits of 100 KB each: more than the system keeps for a socket that nobody reads.
 const LARGE_EDITS: usize = 150;
@@ -159,6 +163,8 @@ async fn every_metric_is_in_the_list_and_moves() {
     let stranger =
         one.server.get_with("/api/documents/letter", "Origin: https://strangers.example\r\n").await;
     assert_eq!(stranger.status, 403);
+    // That somebody has left is noticed a moment later.
+    moves(&one.server, r#"quire_sessions{dialect="y-websocket"}"#, |sessions| sessions == 2.0).await;
 
     let text = scrape(&one.server).await;
     assert!(text.ends_with("# EOF\n"), "{text}");
@@ -215,4 +221,198 @@ async fn every_metric_is_in_the_list_and_moves() {
     moves(&one.server, "quire_documents", |documents| documents == 0.0).await;
     redis.kill();
     moves(&one.server, "quire_backend_up", |up| up == 0.0).await;
+}
+
+/// In the load test: documents, the people in each, how often somebody types in each, and how often that is.
+const CROWDED: usize = 200;
+const PEOPLE: usize = 10;
+const ROUNDS: usize = 40;
+const ROUND: Duration = Duration::from_millis(500);
+
+/// Somebody in a crowded document, and the bytes of the frames that went either way.
+struct Member {
+    raw: Raw,
+    doc: Doc,
+    sent: usize,
+    heard: usize,
+}
+
+impl Member {
+    async fn joins(node: &Node, document: &str) -> Self {
+        let mut member = Self {
+            raw: Raw::connect(&node.server, document).await,
+            doc: common::new_doc(),
+            sent: 0,
+            heard: 0,
+        };
+        assert!(matches!(member.hears().await, Message::SyncStep1(_)));
+        member.sends(&protocol::sync_step_2(yrs::Update::EMPTY_V1)).await;
+        // The answer to a question comes after what was caused before.
+        member.sends(&[3]).await;
+        while !matches!(member.hears().await, Message::Awareness(_)) {}
+        member
+    }
+
+    async fn hears(&mut self) -> Message {
+        let bytes = self.raw.hears_bytes().await;
+        self.heard += bytes.len();
+        Message::read(&mut quire::lib0::Reader::new(&bytes)).unwrap()
+    }
+
+    async fn sends(&mut self, frame: &[u8]) {
+        self.sent += frame.len();
+        self.raw.send(frame).await;
+    }
+
+    async fn types(&mut self) {
+        let update = common::insertion(&self.doc, 0, "x");
+        self.sends(&protocol::update(&update)).await;
+    }
+
+    /// Waits until somebody else has typed.
+    async fn reads(&mut self) {
+        while !matches!(self.hears().await, Message::Update(_)) {}
+    }
+}
+
+/// The people in one document take turns, and each edit is read by everybody else before the next one: so that no two of
+/// them are one batch, and every figure is known.
+async fn take_turns(members: &mut [Member]) {
+    let mut rounds = interval(ROUND);
+    for round in 0..ROUNDS {
+        rounds.tick().await;
+        let turn = round % members.len();
+        members[turn].types().await;
+        let others = members.iter_mut().enumerate().filter(|(number, _)| *number != turn);
+        join_all(others.map(|(_, member)| member.reads())).await;
+    }
+}
+
+/// How long each of so many scrapes took, from the shortest to the longest.
+async fn scrapes(server: &TestServer, count: usize) -> Vec<Duration> {
+    let mut took = Vec::new();
+    for _ in 0..count {
+        let begin = Instant::now();
+        scrape(server).await;
+        took.push(begin.elapsed());
+        sleep(Duration::from_millis(100)).await;
+    }
+    took.sort();
+    took
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_every_metric_moves_as_it_should() {
+    if !long() {
+        return;
+    }
+    rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    let people = CROWDED * PEOPLE;
+    let most = people.to_string();
+    let redis = RedisServer::start();
+    let flags =
+        ["--redis", &redis.url(), "--max-new-connections-per-address", "0", "--max-connections", &most];
+    let (one, two) = (Node::start_with(&flags, &[]), Node::start_with(&flags, &[]));
+    let before = series(&scrape(&one.server).await);
+
+    let mut documents = Vec::new();
+    for number in 0..CROWDED {
+        let document = &format!("crowded-{number}");
+        // The last one is on the other node.
+        let nodes = std::iter::repeat_n(&one, PEOPLE).chain([&two]);
+        documents.push(join_all(nodes.map(|node| Member::joins(node, document))).await);
+    }
+    let full = Raw::try_connect(&one.server, "crowded-0", &[]).await.err().expect("it is refused");
+    assert_eq!(full.status, 503);
+
+    let typing = join_all(documents.into_iter().map(|mut members| {
+        tokio::spawn(async move {
+            take_turns(&mut members).await;
+            members
+        })
+    }));
+    let typing = tokio::spawn(typing);
+    let took = scrapes(&one.server, 100).await;
+    println!("while they type a scrape takes {:?}, and at most {:?}", took[50], took[99]);
+    assert!(took[50] < SCRAPED_WITHIN);
+    let mut documents: Vec<_> = typing.await.unwrap().into_iter().map(Result::unwrap).collect();
+    let after = series(&scrape(&one.server).await);
+    check_load(&before, &after, &documents);
+
+    let cpu = "process_cpu_seconds_total";
+    scrapes(&one.server, 100).await;
+    let cost = (series(&scrape(&one.server).await)[cpu] - after[cpu]) / 101.0;
+    println!("a scrape costs {:.2} ms of a processor", cost * 1e3);
+    assert!(cost < SCRAPE_COSTS.as_secs_f64());
+
+    for member in documents.iter_mut().flatten() {
+        // An error: it is closed already.
+        let _ = member.raw.socket.close(None).await;
+    }
+    let back = |name: &'static str| moves(&one.server, name, |value| value == before[name]);
+    back(r#"quire_sessions{dialect="y-websocket"}"#).await;
+    back("quire_documents").await;
+    back("quire_document_bytes").await;
+    back("quire_tasks").await;
+    moves(&one.server, "process_open_fds", |files| files < before["process_open_fds"] + 20.0).await;
+    moves(&one.server, r#"quire_sessions_ended_total{reason="left"}"#, |left| left == people as f64).await;
+    moves(&one.server, r#"quire_compactions_total{result="done"}"#, |done| done > 0.0).await;
+}
+
+/// What has become of each metric: what is in none of these lists stayed as it was.
+fn check_load(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>, documents: &[Vec<Member>]) {
+    let people = CROWDED * PEOPLE;
+    // In each document one edit in eleven is of the one on the other node.
+    let theirs = CROWDED * (0..ROUNDS).filter(|round| round % (PEOPLE + 1) == PEOPLE).count();
+    let ours = CROWDED * ROUNDS - theirs;
+    let here = || documents.iter().flat_map(|members| &members[..PEOPLE]);
+    let exactly = [
+        (r#"quire_sessions{dialect="y-websocket"}"#, people),
+        (r#"quire_refusals_total{limit="max-connections"}"#, 1),
+        ("quire_documents", CROWDED),
+        ("quire_edits_total", ours),
+        ("quire_deliveries_total", ours * (PEOPLE - 1) + theirs * PEOPLE),
+        ("quire_delivery_seconds_count", ours),
+        ("quire_outbox_bytes_count", ours),
+        ("quire_relay_lag_seconds_count", theirs),
+        ("quire_received_bytes_total", here().map(|member| member.sent).sum()),
+        ("quire_sent_bytes_total", here().map(|member| member.heard).sum()),
+    ];
+    let at_least = [
+        // What an empty document is estimated as.
+        ("quire_document_bytes", CROWDED * 20 * 1024),
+        ("quire_tasks", people + CROWDED),
+        ("process_open_fds", people),
+        // Where the store is slow, some edits of a document share a record.
+        ("quire_saved_seconds_count", ours / 2),
+        ("quire_log_records_count", ours / 2),
+        ("quire_log_records_sum", ours),
+        ("quire_log_appended_bytes_total", ours * 20),
+        ("quire_mailbox_depth_count", ours + theirs),
+        ("quire_mailbox_depth_sum", ours),
+        ("quire_outbox_bytes_sum", ours),
+    ];
+    let more = [
+        "quire_delivery_seconds_sum",
+        "quire_saved_seconds_sum",
+        "quire_relay_lag_seconds_sum",
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+    ];
+    let changes = ["process_threads", "process_virtual_memory_bytes"];
+    for (name, &value) in after.iter().filter(|(name, _)| !name.contains("_bucket{")) {
+        let grew = value - before[name];
+        if let Some((_, expected)) = exactly.iter().find(|(exact, _)| exact == name) {
+            assert_eq!(grew, *expected as f64, "{name}");
+        } else if let Some((_, least)) = at_least.iter().find(|(least, _)| least == name) {
+            assert!(grew >= *least as f64, "{name} grew by {grew}, not by {least}");
+        } else if more.contains(&name.as_str()) {
+            assert!(grew > 0.0, "{name} is {value}");
+        } else if !changes.contains(&name.as_str()) {
+            assert_eq!(grew, 0.0, "{name}");
+        }
+    }
+    assert!(after["quire_saved_seconds_count"] <= ours as f64);
+    assert_eq!(after["quire_log_records_count"], after["quire_saved_seconds_count"]);
+    assert!(after["quire_tasks"] - before["quire_tasks"] < (people + CROWDED + 20) as f64);
 }

@@ -47,6 +47,8 @@ impl Quire {
             // What is measured is how fast it can be, not how fast one client may be.
             .args(["--max-messages", "0", "--max-bytes", "0"])
             .args(arguments)
+            // A server refuses settings that it does not know.
+            .env_remove("QUIRE_SOAK_MINUTES")
             .stderr(Stdio::piped())
             .spawn()
             .expect("the server's binary");

@@ -8,6 +8,7 @@ use axum::{
     routing::get,
 };
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 
 use super::Shared;
 use crate::metrics::Seen;
@@ -55,6 +56,7 @@ async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
     let seen = Seen {
         documents: shared.hub.open_documents(),
         document_bytes: shared.hub.document_bytes(),
+        tasks: Handle::current().metrics().num_alive_tasks(),
         backend_up: shared.backend.away().is_none(),
         relay_gaps: shared.backend.gaps(),
     };
