@@ -239,12 +239,8 @@ struct Member {
 
 impl Member {
     async fn joins(node: &Node, document: &str) -> Self {
-        let mut member = Self {
-            raw: Raw::connect(&node.server, document).await,
-            doc: common::new_doc(),
-            sent: 0,
-            heard: 0,
-        };
+        let mut member =
+            Self { raw: Raw::connect(&node.server, document).await, doc: new_doc(), sent: 0, heard: 0 };
         assert!(matches!(member.hears().await, Message::SyncStep1(_)));
         member.sends(&protocol::sync_step_2(yrs::Update::EMPTY_V1)).await;
         // The answer to a question comes after what was caused before.
@@ -265,7 +261,7 @@ impl Member {
     }
 
     async fn types(&mut self) {
-        let update = common::insertion(&self.doc, 0, "x");
+        let update = insertion(&self.doc, 0, "x");
         self.sends(&protocol::update(&update)).await;
     }
 
