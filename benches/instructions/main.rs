@@ -124,14 +124,19 @@ fn sum(profile: &Path) -> u64 {
     sum
 }
 
-/// What made the program: other compilers make other instructions of the same code.
+/// What made the program, and for which processors: other compilers make other instructions of the same code, and some
+/// libraries do more at once where they can.
 fn compilers() -> String {
     let version = |program: &str| {
         let output = Command::new(program).arg("--version").output().ok();
         let text = output.and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
         text.lines().next().unwrap_or("unknown").to_owned()
     };
-    format!("{}, {}, {}", version("rustc"), version("cc"), env::consts::ARCH)
+    #[cfg(target_arch = "x86_64")]
+    let width = if is_x86_feature_detected!("avx2") { " with AVX2" } else { "" };
+    #[cfg(not(target_arch = "x86_64"))]
+    let width = "";
+    format!("{}, {}, {}{width}", version("rustc"), version("cc"), env::consts::ARCH)
 }
 
 /// Says which paths became slower or faster, and fails where one became slower.
