@@ -214,8 +214,8 @@ impl Actor {
 
     /// Serves the document until there is a reason to stop.
     pub async fn run(&mut self) -> Stopped {
-        let mut mail = VecDeque::with_capacity(BATCH);
-        let mut received = Vec::with_capacity(BATCH);
+        let mut mail = VecDeque::new();
+        let mut received = Vec::new();
         loop {
             if let Some(over) = self.saver.over().cloned() {
                 return self.give_up(&over).await;

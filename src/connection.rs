@@ -158,6 +158,9 @@ async fn read<S: AsyncRead + Unpin>(
             }
         };
         metrics.received_bytes.inc_by(bytes as u64);
+        if requests.is_empty() && first_message_before.is_some_and(|before| before <= heard) {
+            return Err(End::Silent);
+        }
         let is_first = !requests.is_empty() && first_message_before.is_some();
         // A frame without a message costs as much as one with.
         let rest = pace.note(requests.len().max(1), bytes, heard)?;

@@ -22,8 +22,9 @@ fn letters(count: usize) -> Vec<u8> {
 /// Sends a frame and waits until the server has dealt with it; it must take it.
 async fn takes(raw: &mut Raw, frame: impl Into<Vec<u8>>) {
     raw.send(frame).await;
-    raw.send([3]).await;
-    while !matches!(raw.hears().await, protocol::Message::Awareness(_)) {}
+    // Nothing but the answer is a sync step 2.
+    raw.send([0, 0, 1, 0]).await;
+    while !matches!(raw.hears().await, protocol::Message::SyncStep2(_)) {}
 }
 
 async fn size_of(server: &TestServer, document: &str) -> usize {

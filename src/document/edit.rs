@@ -6,6 +6,7 @@ mod difference;
 pub mod given;
 mod html;
 mod json;
+mod key;
 mod markdown;
 pub mod operations;
 mod unsaid;

@@ -24,7 +24,10 @@ use yrs::{
     },
 };
 
-use super::content::{Content, Run, attributes, out, read, runs};
+use super::{
+    content::{Content, Run, attributes, out, read, runs},
+    key::key,
+};
 
 /// How many differences there may be between two sequences; beyond, all that lies between the first and the last one is
 /// taken for different. Each of them is looked for from the beginning.
@@ -199,11 +202,6 @@ fn steps(present: &[Content], wanted: &[Content], until: Instant) -> Vec<Step> {
         }
     }
     steps
-}
-
-/// Equal for equal contents.
-pub(super) fn key(content: &Content) -> u128 {
-    xxh3_128(format!("{content:?}").as_bytes())
 }
 
 /// Equal for contents of which one can be changed into the other: plain values cannot.

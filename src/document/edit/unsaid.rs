@@ -12,7 +12,8 @@ use yrs::Any;
 
 use super::{
     content::{Content, Element, Run, Runs},
-    difference::{differences, key},
+    difference::differences,
+    key::key,
 };
 
 /// The blocks that are wanted, with what was not said of those that are present. For each of these there is what was

@@ -1,0 +1,92 @@
+//! Contents by which they are found again: equal contents have equal keys, in whatever order their maps are kept.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use xxhash_rust::xxh3::xxh3_128;
+use yrs::Any;
+
+use super::content::{Content, Run};
+
+/// Equal for equal contents.
+pub(super) fn key(content: &Content) -> u128 {
+    let mut text = String::new();
+    put(content, &mut text);
+    xxh3_128(text.as_bytes())
+}
+
+fn put(content: &Content, text: &mut String) {
+    match content {
+        Content::Any(any) => put_any(any, text),
+        Content::Text(runs) => put_runs(runs, text),
+        Content::Map(entries) => put_entries(entries, text, put),
+        Content::Array(items) => put_all("array", items, text, put),
+        Content::Fragment(items) => put_all("fragment", items, text, put),
+        Content::Element(element) => {
+            put_entries(&element.attributes, text, put_any);
+            put_all(&element.name, &element.children, text, put);
+        }
+        Content::XmlText { attributes, runs } => {
+            put_entries(attributes, text, put_any);
+            put_runs(runs, text);
+        }
+    }
+}
+
+fn put_runs(runs: &[Run], text: &mut String) {
+    put_all("runs", runs, text, |run, text| {
+        put(&run.insert, text);
+        put_entries(&run.format, text, put_any);
+    });
+}
+
+fn put_any(any: &Any, text: &mut String) {
+    match any {
+        Any::Map(map) => {
+            put_entries(&map.iter().collect::<BTreeMap<_, _>>(), text, |any, text| put_any(any, text))
+        }
+        Any::Array(items) => put_all("", items, text, put_any),
+        any => put_debug(any, text),
+    }
+}
+
+fn put_all<T>(name: &str, items: &[T], text: &mut String, put: fn(&T, &mut String)) {
+    put_debug(&name, text);
+    text.push('[');
+    items.iter().for_each(|item| put(item, text));
+    text.push(']');
+}
+
+fn put_entries<K: std::fmt::Debug, V>(entries: &BTreeMap<K, V>, text: &mut String, put: fn(&V, &mut String)) {
+    text.push('{');
+    for (key, value) in entries {
+        put_debug(key, text);
+        put(value, text);
+    }
+    text.push('}');
+}
+
+fn put_debug(value: &impl std::fmt::Debug, text: &mut String) {
+    write!(text, "{value:?},").expect("a string takes all that is written to it");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn the_order_of_a_map_makes_no_difference_and_its_values_do() {
+        let link = |href: &str| {
+            let entries = ["href", "rel", "target", "class"].map(|name| (name.to_owned(), Any::from(href)));
+            let format = BTreeMap::from([("link".into(), Any::from(HashMap::from(entries)))]);
+            let text = Content::XmlText { attributes: BTreeMap::new(), runs: vec![Run::new("here", format)] };
+            Content::Fragment(vec![text])
+        };
+        for _ in 0..20 {
+            assert_eq!(link("#"), link("#"));
+            assert_eq!(key(&link("#")), key(&link("#")));
+        }
+        assert_ne!(key(&link("#")), key(&link("#2")));
+    }
+}
