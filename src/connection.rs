@@ -66,7 +66,8 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(
     let stays = Stays::new(dialect, entrance, node.limits);
     let serving = async {
         match admitted {
-            Some(admitted) => stays.begin(admitted).await?,
+            // On the heap, as everything that is soon over: a connection is as large as the largest thing that it does.
+            Some(admitted) => Box::pin(stays.begin(admitted)).await?,
             // Clients of several documents take a connection that ends without a frame for two failures, and come
             // back twice as often each time.
             None => stays.say_nothing(),
@@ -82,7 +83,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(
     let Err(end) = serving.await;
     stays.end_all(&end);
     drop(stays);
-    close(socket, &end).await;
+    Box::pin(close(socket, &end)).await;
 }
 
 /// Ends a connection, and tells the client why.

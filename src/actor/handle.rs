@@ -218,7 +218,10 @@ impl DocumentHandle {
         let came = Instant::now();
         let bytes = message.size().min(MAILBOX_BYTES) as u32;
         let space = self.0.space.clone().acquire_many_owned(bytes).await.map_err(|_| Gone)?;
-        self.send(Mail::Receive { from, message, came, trace, _space: space }).await
+        // Not `send`, whose future would hold the mail a second time: each connection has one.
+        let slot = self.0.mailbox.reserve().await.map_err(|_| Gone)?;
+        slot.send(Mail::Receive { from, message, came, trace, _space: space });
+        Ok(())
     }
 
     /// A session goes on with other terms.

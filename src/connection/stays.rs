@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    future::Future,
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -145,8 +146,8 @@ impl<'a> Stays<'a> {
         match request {
             Request::Receive { address, message } => self.receive(address, message).await,
             Request::Join { address, token } => match self.find(&address) {
-                Some(stay) => self.renew(&stay, &token).await,
-                None => self.join(address, &token).await,
+                Some(stay) => Box::pin(self.renew(&stay, &token)).await,
+                None => Box::pin(self.join(address, &token)).await,
             },
             Request::Leave { address } => {
                 self.leave(&address, &End::Left);
@@ -165,7 +166,9 @@ impl<'a> Stays<'a> {
     }
 
     async fn receive(&self, address: Address, message: Message) -> Result<(), End> {
-        let Some(stay) = self.find(&address) else { return self.receive_early(address, message).await };
+        let Some(stay) = self.find(&address) else {
+            return Box::pin(self.receive_early(address, message)).await;
+        };
         self.lock().dialect.receives(&address, &message);
         match stay.receive(self.entrance, message).await {
             Ok(()) => Ok(()),
@@ -414,9 +417,9 @@ impl State {
 }
 
 impl Stay {
-    async fn receive(&self, entrance: &dyn Entrance, message: Message) -> Result<(), End> {
+    fn receive(&self, entrance: &dyn Entrance, message: Message) -> impl Future<Output = Result<(), End>> {
         let edit = Edit::begin(&self.document, entrance.dialect(), &message);
-        self.session.receive(message, edit).await
+        self.session.receive(message, edit)
     }
 
     fn end(&self, entrance: &dyn Entrance, end: &End) {

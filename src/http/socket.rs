@@ -88,7 +88,7 @@ impl Upgrade {
                 // Clients come back for ever where the upgrade itself is refused.
                 Err((document, end)) => {
                     entrance.refused(document.as_str(), &end);
-                    connection::close(socket, &end).await;
+                    Box::pin(connection::close(socket, &end)).await;
                 }
             }
             drop(place);
