@@ -85,7 +85,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
 impl<S: AsyncRead + Unpin> Reader<'_, S> {
     /// The next frame of those that have come.
     pub fn frame(&mut self) -> Result<Option<Frame<'_>>, Broken> {
-        self.decoder.next()
+        self.decoder.frame()
     }
 
     /// Whether the client has closed the connection, and with which code, if with one.
@@ -278,11 +278,11 @@ mod tests {
     async fn who_promises_a_large_message_takes_no_memory_for_it() {
         let mut decoder = Decoder::new(LIMIT);
         decoder.feed(&[0x82, 0xff, 0, 0, 0, 0, 0, 0x3f, 0xff, 0xff, 0, 0, 0, 0, 1, 2, 3]);
-        assert_eq!(decoder.next(), Ok(None));
+        assert_eq!(decoder.frame(), Ok(None));
         assert!(decoder.held() < 100, "{}", decoder.held());
         // One more than it may have.
         let mut decoder = Decoder::new(LIMIT);
         decoder.feed(&[0x82, 0xff, 0, 0, 0, 0, 0, 0x40, 0, 1, 0, 0, 0, 0]);
-        assert_eq!(decoder.next(), Err(Broken::TooLarge(LIMIT)));
+        assert_eq!(decoder.frame(), Err(Broken::TooLarge(LIMIT)));
     }
 }

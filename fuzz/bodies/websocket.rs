@@ -58,7 +58,7 @@ fn ours(wire: &[u8], cut: usize) -> Vec<Said> {
     for piece in wire.chunks(cut) {
         decoder.feed(piece);
         loop {
-            said.push(match decoder.next() {
+            said.push(match decoder.frame() {
                 Ok(None) => break,
                 Ok(Some(Frame::Part(_))) => continue,
                 Ok(Some(Frame::Binary(bytes))) => Said::Binary(bytes.to_vec()),
@@ -71,7 +71,7 @@ fn ours(wire: &[u8], cut: usize) -> Vec<Said> {
                     return said;
                 }
                 Err(broken) => {
-                    assert_eq!(decoder.next(), Err(broken));
+                    assert_eq!(decoder.frame(), Err(broken));
                     assert_eq!(decoder.closed(), None);
                     said.push(Said::Broken);
                     return said;

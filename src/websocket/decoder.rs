@@ -88,7 +88,7 @@ impl Decoder {
     }
 
     /// The next frame, if it is whole.
-    pub fn next(&mut self) -> Result<Option<Frame<'_>>, Broken> {
+    pub fn frame(&mut self) -> Result<Option<Frame<'_>>, Broken> {
         self.whole = Vec::new();
         if self.over.is_none() {
             match self.find() {
