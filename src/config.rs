@@ -155,7 +155,8 @@ fn version() -> String {
         ("otlp", cfg!(feature = "otlp")),
     ];
     let features: Vec<_> = features.into_iter().filter_map(|(name, is_in)| is_in.then_some(name)).collect();
-    let commit = option_env!("QUIRE_COMMIT").map(|commit| format!(", commit {commit}")).unwrap_or_default();
+    let commit =
+        option_env!("BUILT_FROM_COMMIT").map(|commit| format!(", commit {commit}")).unwrap_or_default();
     format!("{} (features: {}{commit})", env!("CARGO_PKG_VERSION"), features.join(", "))
 }
 
