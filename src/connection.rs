@@ -36,7 +36,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const PING_AFTER: Duration = Duration::from_secs(30);
 /// ... and is lost when it has not been heard of for so long.
 const LOST_AFTER: Duration = Duration::from_secs(60);
-/// How long a client may take nothing of what it is sent, and how fast it must take large frames at least.
+/// How long a client may take nothing of what it is sent, or bring nothing of what it began, and how fast large frames must
+/// go at least.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 const SLOWEST_BYTES_PER_SECOND: u64 = 16 * 1024;
 /// How long a close frame may take to leave.
@@ -96,9 +97,15 @@ pub async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut socket: WebSocket<S>, 
             let payload = [&end.code().to_be_bytes(), end.reason().as_bytes()].concat();
             writer.control(Control::Close, &payload).await?;
             // A socket that is dropped with something unread is reset, and then the client does not see why.
-            while !matches!(reader.frame(), Ok(Some(Frame::Close(_)))) {
-                if !reader.more().await? {
-                    break;
+            loop {
+                match reader.frame() {
+                    Ok(Some(Frame::Close(_))) => break,
+                    Ok(Some(_)) => {}
+                    Ok(None) | Err(_) => {
+                        if !reader.more().await? {
+                            break;
+                        }
+                    }
                 }
             }
         }
@@ -117,6 +124,8 @@ async fn read<S: AsyncRead + Unpin>(
     // The clock is read once for all that comes at once.
     let mut heard = Instant::now();
     let mut pace = Pace::new(limits, heard);
+    // Since when a message is coming that is not whole.
+    let mut begun = None;
     // None where that is no longer waited for, or may take for ever.
     let mut first_message_before = heard.checked_add(limits.first_message_within);
     loop {
@@ -125,36 +134,43 @@ async fn read<S: AsyncRead + Unpin>(
             Broken::TooLarge(limit) => End::FrameTooLarge(limit),
         })?;
         let (bytes, requests) = match frame {
-            Some(Frame::Binary(bytes)) => (bytes.len(), stays.read(bytes)?),
+            Some(Frame::Binary(bytes)) => {
+                begun = None;
+                (bytes.len(), stays.read(bytes)?)
+            }
             Some(Frame::Ping(bytes)) => {
                 stays.pong(bytes);
                 (bytes.len(), Vec::new())
             }
             Some(Frame::Pong(bytes)) => (bytes.len(), Vec::new()),
-            Some(Frame::Part(bytes)) => (bytes, Vec::new()),
+            // Its bytes count with the whole message.
+            Some(Frame::Part) => (0, Vec::new()),
             Some(Frame::Text(_)) => {
                 return Err(End::Refused("text frame: messages are binary".to_owned()));
             }
             Some(Frame::Close(_)) => return Err(End::Left),
             None => {
-                let asked_at = heard + PING_AFTER;
-                let until = first_message_before.map_or(asked_at, |before| before.min(asked_at));
-                let more = match by(alarm.as_mut(), until, reader.more()).await {
-                    None if first_message_before.is_some_and(|before| before <= Instant::now()) => {
-                        return Err(End::Silent);
-                    }
-                    None => {
-                        stays.ping();
-                        // From now on: where it was not read for long, it must still have the time to answer.
-                        let lost_at = Instant::now() + (LOST_AFTER - PING_AFTER);
-                        by(alarm.as_mut(), lost_at, reader.more()).await
-                    }
-                    more => more,
-                };
-                if !matches!(more, Some(Ok(true))) {
+                let now = Instant::now();
+                let held = reader.held();
+                if held == 0 {
+                    begun = None;
+                } else if now >= *begun.get_or_insert(now) + patience(held) {
                     return Err(End::Left);
                 }
-                heard = Instant::now();
+                let soon = |at: Instant| first_message_before.map_or(at, |before| before.min(at));
+                let is_silent = || first_message_before.is_some_and(|before| before <= Instant::now());
+                let mut more = by(alarm.as_mut(), soon(heard + PING_AFTER), reader.more()).await;
+                if more.is_none() && !is_silent() {
+                    stays.ping();
+                    // From now on: where it was not read for long, it must still have the time to answer.
+                    let lost_at = Instant::now() + (LOST_AFTER - PING_AFTER);
+                    more = by(alarm.as_mut(), soon(lost_at), reader.more()).await;
+                }
+                match more {
+                    Some(Ok(true)) => heard = Instant::now(),
+                    None if is_silent() => return Err(End::Silent),
+                    _ => return Err(End::Left),
+                }
                 continue;
             }
         };
@@ -214,10 +230,14 @@ async fn write<S: AsyncWrite + Unpin>(
 
 /// Waits for a write, as long as a client that is slow but alive may take for so many bytes.
 async fn within(bytes: usize, write: impl Future<Output = io::Result<()>>) -> Result<(), End> {
-    let limit = STUCK_AFTER + Duration::from_secs(bytes as u64 / SLOWEST_BYTES_PER_SECOND);
-    match timeout(limit, write).await {
+    match timeout(patience(bytes), write).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(End::Left),
         Err(_) => Err(End::Stuck),
     }
+}
+
+/// How long so many bytes may take on their way to or from a client.
+fn patience(bytes: usize) -> Duration {
+    STUCK_AFTER + Duration::from_secs(bytes as u64 / SLOWEST_BYTES_PER_SECOND)
 }

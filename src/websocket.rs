@@ -42,6 +42,7 @@ thread_local! {
 
 /// A WebSocket on a stream of bytes.
 pub struct WebSocket<S> {
+    /// Both halves have it, in turns: they are of one task, which may move to another thread.
     stream: Mutex<S>,
     decoder: Decoder,
     unsent: Unsent,
@@ -93,6 +94,11 @@ impl<S: AsyncRead + Unpin> Reader<'_, S> {
         self.decoder.closed()
     }
 
+    /// How many bytes have come of messages that are not whole.
+    pub fn held(&self) -> usize {
+        self.decoder.held()
+    }
+
     /// Waits until more has come; answers whether the stream goes on.
     pub async fn more(&mut self) -> io::Result<bool> {
         poll_fn(|context| {
@@ -110,6 +116,7 @@ impl<S: AsyncRead + Unpin> Reader<'_, S> {
 impl<S: AsyncWrite + Unpin> Writer<'_, S> {
     /// Writes binary messages, in one write where they are small.
     pub async fn send(&mut self, messages: &[Bytes]) -> io::Result<()> {
+        self.write().await?;
         for message in messages {
             self.begin(OpCode::Data(Data::Binary), message.len());
             if message.len() <= GATHERED_FRAME_BYTES {
@@ -162,7 +169,9 @@ impl<S: AsyncWrite + Unpin> Writer<'_, S> {
         }
         *written = 0;
         gathered.clear();
-        GATHERED.set(mem::take(gathered));
+        if gathered.capacity() > 0 {
+            GATHERED.set(mem::take(gathered));
+        }
         Ok(())
     }
 
@@ -248,7 +257,7 @@ mod tests {
         let ((), came) = tokio::join!(sending, reading);
         assert!(came == sent);
         assert_eq!(reader.frame(), Ok(None));
-        assert_eq!(reader.decoder.held(), 0);
+        assert_eq!(reader.decoder.capacity(), 0);
         writer.control(Control::Pong, b"there?").await.unwrap();
         assert_eq!(theirs.next().await.unwrap().unwrap(), Message::Pong("there?".into()));
     }
@@ -279,7 +288,18 @@ mod tests {
         let mut decoder = Decoder::new(LIMIT);
         decoder.feed(&[0x82, 0xff, 0, 0, 0, 0, 0, 0x3f, 0xff, 0xff, 0, 0, 0, 0, 1, 2, 3]);
         assert_eq!(decoder.frame(), Ok(None));
-        assert!(decoder.held() < 100, "{}", decoder.held());
+        assert!(decoder.capacity() < 100, "{}", decoder.capacity());
+        // Without a limit, any length may be said.
+        let mut decoder = Decoder::new(usize::MAX);
+        decoder.feed(&[[0x82, 0xff].as_slice(), &[0xff; 8], &[0; 7]].concat());
+        assert_eq!(decoder.frame(), Ok(None));
+        // A limit may be smaller than a ping.
+        let mut decoder = Decoder::new(100);
+        decoder.feed(&[[0x02, 0x80 | 101, 0, 0, 0, 0].as_slice(), &[7; 101]].concat());
+        assert_eq!(decoder.frame(), Err(Broken::TooLarge(100)));
+        let mut decoder = Decoder::new(100);
+        decoder.feed(&[[0x89, 0x80 | 101, 0, 0, 0, 0].as_slice(), &[7; 101]].concat());
+        assert_eq!(decoder.frame(), Ok(Some(Frame::Ping(&[7; 101]))));
         // One more than it may have.
         let mut decoder = Decoder::new(LIMIT);
         decoder.feed(&[0x82, 0xff, 0, 0, 0, 0, 0, 0x40, 0, 1, 0, 0, 0, 0]);

@@ -60,7 +60,7 @@ fn ours(wire: &[u8], cut: usize) -> Vec<Said> {
         loop {
             said.push(match decoder.frame() {
                 Ok(None) => break,
-                Ok(Some(Frame::Part(_))) => continue,
+                Ok(Some(Frame::Part)) => continue,
                 Ok(Some(Frame::Binary(bytes))) => Said::Binary(bytes.to_vec()),
                 Ok(Some(Frame::Text(text))) => Said::Text(text.to_vec()),
                 Ok(Some(Frame::Ping(bytes))) => Said::Ping(bytes.to_vec()),

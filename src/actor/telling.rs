@@ -113,7 +113,7 @@ impl Actor {
         }
         if !batch.held.is_empty() || !batch.counts.is_empty() || !batch.answers.is_empty() {
             let through = self.saver.noted();
-            if !batch.answers.is_empty() {
+            if !batch.answers.is_empty() && through > self.saver.saved() {
                 self.saver.hurry();
             }
             self.answers.extend(batch.answers.into_iter().map(|answer| (through, answer)));

@@ -15,8 +15,8 @@ pub enum Frame<'a> {
     Binary(&'a [u8]),
     /// A whole message of text; whether it is UTF-8 is not looked at.
     Text(&'a [u8]),
-    /// A part of a message, of so many bytes.
-    Part(usize),
+    /// A part of a message.
+    Part,
     /// "Are you there?", to be answered with the same bytes.
     Ping(&'a [u8]),
     /// The answer to that, or a sign of life.
@@ -74,9 +74,14 @@ impl Decoder {
         }
     }
 
-    /// How many bytes of memory it holds.
+    /// How many bytes have come of messages that are not whole.
+    pub fn held(&self) -> usize {
+        self.input.len() - self.read + self.parts.as_ref().map_or(0, |(_, parts)| parts.len())
+    }
+
+    /// How many bytes of memory it takes.
     #[cfg(test)]
-    pub(super) fn held(&self) -> usize {
+    pub(super) fn capacity(&self) -> usize {
         self.input.capacity()
             + self.whole.capacity()
             + self.parts.as_ref().map_or(0, |(_, parts)| parts.capacity())
@@ -133,15 +138,19 @@ impl Decoder {
             (OpCode::Data(Data::Text | Data::Binary), Some(_)) => {
                 return Err(Broken::Rule("a message within a message"));
             }
+            (OpCode::Control(_), _) => 125,
             (OpCode::Data(_), Some((_, parts))) => self.limit - parts.len(),
-            _ => self.limit.max(125),
+            (OpCode::Data(_), None) => self.limit,
         };
         if length > limit as u64 {
             return Err(Broken::TooLarge(self.limit));
         }
         let start = self.read + input.position() as usize;
-        let payload = start..start + length as usize;
-        Ok((payload.end <= self.input.len()).then_some(Found { header, mask, payload }))
+        // Not the other way round: without a limit, a length may be as large as numbers are.
+        if length > (self.input.len() - start) as u64 {
+            return Ok(None);
+        }
+        Ok(Some(Found { header, mask, payload: start..start + length as usize }))
     }
 
     /// Takes a frame of which all has come.
@@ -159,7 +168,7 @@ impl Decoder {
                 parts.extend_from_slice(payload);
                 if !header.is_final {
                     self.parts = Some((kind, parts));
-                    return Frame::Part(payload.len());
+                    return Frame::Part;
                 }
                 self.whole = parts;
                 (kind, &*self.whole)

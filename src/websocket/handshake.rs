@@ -47,8 +47,8 @@ impl Handshake {
         }
         let key = headers.get(SEC_WEBSOCKET_KEY).ok_or_else(|| must("the header `Sec-WebSocket-Key`"))?;
         let accept = derive_accept_key(key.as_bytes()).try_into().expect("base64 is a header value");
-        let protocol =
-            has(headers, SEC_WEBSOCKET_PROTOCOL, protocol).then_some(HeaderValue::from_static(protocol));
+        let offered = words(headers, SEC_WEBSOCKET_PROTOCOL).any(|offered| offered == protocol);
+        let protocol = offered.then_some(HeaderValue::from_static(protocol));
         let connection = parts.extensions.remove().ok_or_else(|| {
             (
                 StatusCode::UPGRADE_REQUIRED,
@@ -77,11 +77,13 @@ pub(crate) fn upgraded(connection: Upgraded, limit: usize) -> WebSocket<TokioIo<
     WebSocket::new(TokioIo::new(connection), limit)
 }
 
-/// Whether a header holds this word in its list.
+/// Whether a header holds this word in its list, in whatever case.
 fn has(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.split(',').any(|listed| listed.trim().eq_ignore_ascii_case(word)))
+    words(headers, name).any(|listed| listed.eq_ignore_ascii_case(word))
+}
+
+/// The words of a header's list.
+fn words(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',').map(str::trim))
 }

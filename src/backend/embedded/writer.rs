@@ -28,7 +28,7 @@ pub(super) const MAX_GROUP_REQUESTS: usize = 1_024;
 const MAX_GROUP_BYTES: usize = 16 * 1024 * 1024;
 /// Between the starts of two groups. A request that comes at rest does not wait, and who makes one after the other waits
 /// for little; where many come at once, a wait for the disk costs more than their own work, and nobody sees 8 ms.
-const SPACING_OF_ONE: Duration = Duration::from_millis(2);
+const SPACING_OF_FEW: Duration = Duration::from_millis(2);
 const SPACING_OF_MANY: Duration = Duration::from_millis(8);
 /// How often it is looked for deleted documents whose time is over; with the next write after that.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60 * 60);
@@ -82,7 +82,7 @@ impl Writer {
             let start = Instant::now();
             let mut exchanges = Vec::new();
             let group = gather(first, &mut requests, &mut exchanges);
-            let spacing = if group.len() > 1 { SPACING_OF_MANY } else { SPACING_OF_ONE };
+            let spacing = if group.len() > 2 { SPACING_OF_MANY } else { SPACING_OF_FEW };
             if !group.is_empty() || !exchanges.is_empty() {
                 self.write(group, exchanges);
             }
@@ -160,8 +160,9 @@ impl Writer {
         let run = |sql| self.connection.prepare_cached(sql)?.execute(());
         run("BEGIN IMMEDIATE")?;
         let changed = change(&self.connection).and_then(|changed| run("COMMIT").map(|_| changed));
-        // Some errors have done so already; of what this one says nothing can be made.
+        // Some errors have rolled it back already.
         if changed.is_err() && !self.connection.is_autocommit() {
+            // An error: the next group cannot begin then, and tells everybody in it.
             let _ = run("ROLLBACK");
         }
         changed

@@ -15,15 +15,25 @@ pub(super) fn key(content: &Content) -> u128 {
 }
 
 fn put(content: &Content, text: &mut String) {
+    // A shared type is not the plain value that holds the same.
+    text.push_str(match content {
+        Content::Any(_) => "any",
+        Content::Text(_) => "text",
+        Content::Map(_) => "map",
+        Content::Array(_) => "array",
+        Content::Fragment(_) => "fragment",
+        Content::Element(_) => "element",
+        Content::XmlText { .. } => "xml",
+    });
     match content {
         Content::Any(any) => put_any(any, text),
         Content::Text(runs) => put_runs(runs, text),
         Content::Map(entries) => put_entries(entries, text, put),
-        Content::Array(items) => put_all("array", items, text, put),
-        Content::Fragment(items) => put_all("fragment", items, text, put),
+        Content::Array(items) | Content::Fragment(items) => put_all(items, text, put),
         Content::Element(element) => {
+            put_debug(&element.name, text);
             put_entries(&element.attributes, text, put_any);
-            put_all(&element.name, &element.children, text, put);
+            put_all(&element.children, text, put);
         }
         Content::XmlText { attributes, runs } => {
             put_entries(attributes, text, put_any);
@@ -33,7 +43,7 @@ fn put(content: &Content, text: &mut String) {
 }
 
 fn put_runs(runs: &[Run], text: &mut String) {
-    put_all("runs", runs, text, |run, text| {
+    put_all(runs, text, |run, text| {
         put(&run.insert, text);
         put_entries(&run.format, text, put_any);
     });
@@ -44,13 +54,12 @@ fn put_any(any: &Any, text: &mut String) {
         Any::Map(map) => {
             put_entries(&map.iter().collect::<BTreeMap<_, _>>(), text, |any, text| put_any(any, text))
         }
-        Any::Array(items) => put_all("", items, text, put_any),
+        Any::Array(items) => put_all(items, text, put_any),
         any => put_debug(any, text),
     }
 }
 
-fn put_all<T>(name: &str, items: &[T], text: &mut String, put: fn(&T, &mut String)) {
-    put_debug(&name, text);
+fn put_all<T>(items: &[T], text: &mut String, put: fn(&T, &mut String)) {
     text.push('[');
     items.iter().for_each(|item| put(item, text));
     text.push(']');
@@ -88,5 +97,13 @@ mod tests {
             assert_eq!(key(&link("#")), key(&link("#")));
         }
         assert_ne!(key(&link("#")), key(&link("#2")));
+    }
+
+    #[test]
+    fn a_shared_type_is_not_the_plain_value_that_holds_the_same() {
+        let plain = Content::Any(Any::from(HashMap::from([("a".to_owned(), Any::from(1))])));
+        let shared = Content::Map(BTreeMap::from([("a".to_owned(), Content::Any(Any::from(1)))]));
+        assert_ne!(key(&plain), key(&shared));
+        assert_ne!(key(&Content::Array(vec![])), key(&Content::Fragment(vec![])));
     }
 }
