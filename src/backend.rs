@@ -360,8 +360,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Tells the other nodes that follow a document. Nobody answers, and it may get lost.
     fn tell(&self, _name: &DocumentName, _message: Bytes) {}
 
-    /// The least time between two appends to one document, unless a request waits for one: what gathers meanwhile costs no more
-    /// than one edit.
+    /// The least time between two appends to one document, unless a request waits for one: what gathers meanwhile
+    /// costs no more than one edit.
     fn append_spacing(&self) -> Duration {
         Duration::ZERO
     }
