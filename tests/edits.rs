@@ -1,7 +1,7 @@
 //! Applications without a Yjs library change documents: in Markdown, HTML, text and JSON, and by operations. Whatever they
 //! send changes no more than what is different.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use bytes::Bytes;
 use quire::document::{
@@ -13,12 +13,13 @@ use quire::document::{
     export::{Format, export},
 };
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 use yrs::{
     Any, Assoc, IndexedSequence, ReadTxn, Text, Transact, WriteTxn, Xml, XmlElementPrelim, XmlFragment,
     XmlTextPrelim, types::Attrs, updates::decoder::Decode,
 };
 
-use crate::common::{JSON, Person, TestServer, new_doc, redis::RedisServer, said, within};
+use crate::common::{JSON, PATIENCE, Person, TestServer, new_doc, redis::RedisServer, said, within};
 
 fn data(folder: &str, extension: &str) -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(folder);
@@ -475,8 +476,16 @@ async fn content_comes_to_who_has_the_document_open_elsewhere() {
     let raw = near.request_with("PUT", "/api/documents/letter?format=text", "", &[0xff, 0xfe]).await;
     said(&raw, 400, "UTF-8");
     assert_eq!(put("format=markdown&root=page", "", "# Title\n\n- one\n- two\n").await.status, 200);
-    let json = far.get("/api/documents/letter?format=json").await.text();
-    assert!(json.contains("<heading level=\\\"1\\\">Title</heading>"), "{json}");
+    // It is on its way to the other node.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let json = far.get("/api/documents/letter?format=json").await.text();
+        if json.contains("<heading level=\\\"1\\\">Title</heading>") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{json}");
+        sleep(Duration::from_millis(20)).await;
+    }
     assert_eq!(near.request("DELETE", "/api/documents/letter", "").await.status, 204);
     assert_eq!(put("format=html", "", "<p>anew</p>").await.status, 201, "the name begins anew");
     assert_eq!(far.get("/api/documents/letter?format=markdown").await.text(), "anew\n");
