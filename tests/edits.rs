@@ -449,6 +449,19 @@ async fn all_operations_are_done_or_none() {
     server.stop().await;
 }
 
+/// Waits until a node shows this: what is done on another one is on its way.
+async fn shows(server: &TestServer, format: &str, expected: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let shown = server.get(&format!("/api/documents/letter?format={format}")).await.text();
+        if shown.contains(expected) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{shown}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test]
 async fn content_comes_to_who_has_the_document_open_elsewhere() {
     let redis = RedisServer::start();
@@ -476,18 +489,10 @@ async fn content_comes_to_who_has_the_document_open_elsewhere() {
     let raw = near.request_with("PUT", "/api/documents/letter?format=text", "", &[0xff, 0xfe]).await;
     said(&raw, 400, "UTF-8");
     assert_eq!(put("format=markdown&root=page", "", "# Title\n\n- one\n- two\n").await.status, 200);
-    // It is on its way to the other node.
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let json = far.get("/api/documents/letter?format=json").await.text();
-        if json.contains("<heading level=\\\"1\\\">Title</heading>") {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{json}");
-        sleep(Duration::from_millis(20)).await;
-    }
+    shows(&far, "json", "<heading level=\\\"1\\\">Title</heading>").await;
     assert_eq!(near.request("DELETE", "/api/documents/letter", "").await.status, 204);
     assert_eq!(put("format=html", "", "<p>anew</p>").await.status, 201, "the name begins anew");
+    shows(&far, "html", "<p>anew</p>").await;
     assert_eq!(far.get("/api/documents/letter?format=markdown").await.text(), "anew\n");
     near.stop().await;
     far.stop().await;
