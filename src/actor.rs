@@ -28,7 +28,7 @@ use tracing::debug;
 
 use self::{
     batch::{Answer, Batch, presence, question},
-    handle::Mail,
+    handle::{Mail, Received, Written},
     member::{Member, MemberOutbox},
     relay::Relay,
     vitals::Vitals,
@@ -212,16 +212,17 @@ impl Actor {
         Ok(())
     }
 
-    /// Serves the document until there is a reason to stop.
+    /// Serves the document until there is a reason to stop. Its ends are on the heap: each open document holds as much as
+    /// the largest thing that is waited for here.
     pub async fn run(&mut self) -> Stopped {
         let mut mail = VecDeque::new();
         let mut received = Vec::new();
         loop {
             if let Some(over) = self.saver.over().cloned() {
-                return self.give_up(&over).await;
+                return Box::pin(self.give_up(&over)).await;
             }
             if let Err(broken) = self.saver.start(&self.document, self.relay.is_complete()) {
-                return self.fail(broken).await;
+                return Box::pin(self.fail(broken)).await;
             }
             self.note_place();
             let timer = self.timer();
@@ -230,7 +231,7 @@ impl Actor {
                 biased;
                 loaded = self.saver.progress() => {
                     if let Err(broken) = self.progressed(loaded) {
-                        return self.fail(broken).await;
+                        return Box::pin(self.fail(broken)).await;
                     }
                 }
                 count = self.mailbox.recv_many(&mut received, BATCH) => {
@@ -245,17 +246,17 @@ impl Actor {
                             false => self.receive(&mut mail),
                         };
                         if let Err(broken) = received {
-                            return self.fail(broken).await;
+                            return Box::pin(self.fail(broken)).await;
                         }
                         yield_now().await;
                     }
                     if stop {
-                        return self.stop().await;
+                        return Box::pin(self.stop()).await;
                     }
                 }
                 incoming = self.relay.feed.next() => {
                     if let Err(broken) = self.receive_from_nodes(incoming) {
-                        return self.fail(broken).await;
+                        return Box::pin(self.fail(broken)).await;
                     }
                     yield_now().await;
                 }
@@ -364,7 +365,8 @@ impl Actor {
             let Some(mail) = mail.pop_front() else { break };
             match mail {
                 Mail::Join { session, outbox, terms } => self.join(session, outbox, terms),
-                Mail::Receive { from, message, came, mut trace, .. } => {
+                Mail::Receive(received) => {
+                    let Received { from, message, came, mut trace, .. } = *received;
                     batch.since.get_or_insert(came);
                     trace.step("apply");
                     let (start, before) = (Instant::now(), batch.news.len());
@@ -380,8 +382,9 @@ impl Actor {
                 Mail::CatchUp { session } => self.catch_up(session, batch)?,
                 Mail::Leave { session } => self.leave(session),
                 Mail::Read(look) => contained(|| look(Ok(&self.document)))?,
-                Mail::Write { edit, makes, user, answer, .. } => {
-                    self.write(edit, makes, user, answer, batch)?
+                Mail::Write(written) => {
+                    let Written { edit, makes, user, answer, .. } = *written;
+                    self.write(edit, makes, user, answer, batch)?;
                 }
                 Mail::Exists { make, answer } => self.exists(make, answer, batch),
                 Mail::Tell(text) => self.tell_stateless(NOBODY, text),

@@ -5,7 +5,14 @@ mod alarm;
 mod pace;
 mod stays;
 
-use std::{convert::Infallible, future::Future, io, pin::pin, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    io,
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -57,10 +64,10 @@ pub struct Node<'a> {
 /// Serves a connection until the client leaves or there is a reason to send it away. Where clients do not name
 /// documents by themselves, `admitted` is for the only one.
 pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(
-    mut socket: WebSocket<S>,
+    socket: &mut WebSocket<S>,
     dialect: Box<dyn Dialect>,
     entrance: &dyn Entrance,
-    admitted: Option<Admitted>,
+    admitted: Option<Box<Admitted>>,
     node: Node<'_>,
 ) {
     let (mut reader, mut writer) = socket.split();
@@ -68,7 +75,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(
     let serving = async {
         match admitted {
             // On the heap, as everything that is soon over: a connection is as large as the largest thing that it does.
-            Some(admitted) => Box::pin(stays.begin(admitted)).await?,
+            Some(admitted) => Box::pin(stays.begin(*admitted)).await?,
             // Clients of several documents take a connection that ends without a frame for two failures, and come
             // back twice as often each time.
             None => stays.say_nothing(),
@@ -88,7 +95,7 @@ pub async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send>(
 }
 
 /// Ends a connection, and tells the client why.
-pub async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut socket: WebSocket<S>, end: &End) {
+pub async fn close<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocket<S>, end: &End) {
     let (mut reader, mut writer) = socket.split();
     let farewell = async {
         if let Some(code) = reader.closed() {
@@ -182,7 +189,7 @@ async fn read<S: AsyncRead + Unpin>(
         // A frame without a message costs as much as one with.
         let rest = pace.note(requests.len().max(1), bytes, heard)?;
         for request in requests {
-            stays.serve(request).await?;
+            Box::pin(stays.serve(request)).await?;
         }
         // Somebody who only knocks has said nothing yet.
         if is_first && stays.has_any() {
@@ -205,7 +212,7 @@ async fn write<S: AsyncWrite + Unpin>(
     let mut silent_since = Instant::now();
     loop {
         for (kind, payload) in stays.gather(&mut known, &mut frames).await? {
-            within(0, writer.control(kind, &payload)).await?;
+            Box::pin(within(0, writer.control(kind, &payload))).await?;
         }
         if frames.is_empty() {
             // A ping does not count: clients look for data.
@@ -230,7 +237,13 @@ async fn write<S: AsyncWrite + Unpin>(
 
 /// Waits for a write, as long as a client that is slow but alive may take for so many bytes.
 async fn within(bytes: usize, write: impl Future<Output = io::Result<()>>) -> Result<(), End> {
-    match timeout(patience(bytes), write).await {
+    let mut write = pin!(write);
+    // Nearly always a socket takes everything at once.
+    let written = match poll_fn(|context| Poll::Ready(write.as_mut().poll(context))).await {
+        Poll::Ready(written) => Ok(written),
+        Poll::Pending => Box::pin(timeout(patience(bytes), write)).await,
+    };
+    match written {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(End::Left),
         Err(_) => Err(End::Stuck),

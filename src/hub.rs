@@ -120,7 +120,7 @@ impl Hub {
         documents.open.insert(name.clone(), handle.clone());
         // A document outlives the connection that opened it.
         let span = info_span!(parent: None, "document", name = %name);
-        let life = live(Registered { hub: self.clone(), name: name.clone() }, actor);
+        let life = live(Registered { hub: self.clone(), name: name.clone() }, Box::new(actor));
         self.0.actors.spawn_on(life.instrument(span), &self.0.runtime);
         Ok(handle)
     }
@@ -281,7 +281,8 @@ impl Drop for Registered {
     }
 }
 
-async fn live(registered: Registered, mut actor: Actor) {
+// The actor on the heap: an `async fn` holds its arguments twice.
+async fn live(registered: Registered, mut actor: Box<Actor>) {
     if let Err(end) = actor.load().await {
         if end != End::Deleted {
             error!(reason = end.reason(), "the document cannot be opened; its stored bytes stay as they are");

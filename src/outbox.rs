@@ -62,7 +62,7 @@ struct State {
     /// How many of the session's edits are saved, and whether it has been told.
     saved: u64,
     saved_is_news: bool,
-    missed: Option<Missed>,
+    missed: Option<Box<Missed>>,
     /// Whether the session has asked for what it missed.
     asked: bool,
     end: Option<End>,
@@ -131,7 +131,7 @@ impl Outbox {
     pub fn take_missed(&self) -> Option<Missed> {
         let mut state = self.lock();
         state.asked = false;
-        state.missed.take()
+        state.missed.take().map(|missed| *missed)
     }
 
     /// Ends the session, unless it has ended already. What waits is not sent any more.
@@ -205,7 +205,7 @@ impl State {
         self.waiting.shrink_to_fit();
         let sizes = self.waiting.iter().map(|outgoing| outgoing.frame.len());
         (self.bytes, self.largest) = (sizes.clone().sum(), sizes.max().unwrap_or(0));
-        self.missed = Some(missed);
+        self.missed = Some(Box::new(missed));
     }
 }
 

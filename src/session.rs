@@ -104,7 +104,8 @@ impl Session {
             Taken::News => Ok(true),
             Taken::Behind => {
                 let asking = Asking::new(&self.outbox);
-                self.document.catch_up(self.id).await.map_err(|Gone| self.end())?;
+                // On the heap, as it is rare: whoever looks is as large as the largest thing that is waited for.
+                Box::pin(self.document.catch_up(self.id)).await.map_err(|Gone| self.end())?;
                 asking.done();
                 Ok(false)
             }

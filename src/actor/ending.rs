@@ -124,10 +124,10 @@ fn refuse_mail(mail: Mail, reason: &End) {
         Mail::Join { outbox, .. } => outbox.0.end(reason.clone()),
         Mail::Read(look) => look(Err(reason)),
         // An error: nobody waits for the answer any more.
-        Mail::Write { answer, .. } => drop(answer.send(Err(reason.clone()))),
+        Mail::Write(written) => drop(written.answer.send(Err(reason.clone()))),
         Mail::Exists { answer, .. } => drop(answer.send(Err(reason.clone()))),
         Mail::Describe { answer } => drop(answer.send(Err(reason.clone()))),
-        Mail::Receive { .. }
+        Mail::Receive(_)
         | Mail::ChangeTerms { .. }
         | Mail::CatchUp { .. }
         | Mail::Leave { .. }

@@ -30,21 +30,14 @@ const MAILBOX_BYTES: usize = 64 * 1024 * 1024;
 /// From this size on a message may keep its actor busy for longer than others should wait for the thread.
 const LARGE_BYTES: usize = 64 * 1024;
 
-/// What waits for an actor.
+/// What waits for an actor. Its large kinds are on the heap: the mailbox of each document has room for some dozens.
 pub(super) enum Mail {
     Join {
         session: SessionId,
         outbox: MemberOutbox,
         terms: Terms,
     },
-    Receive {
-        from: SessionId,
-        message: Message,
-        /// When the frame came that it was in.
-        came: Instant,
-        trace: Trace,
-        _space: OwnedSemaphorePermit,
-    },
+    Receive(Box<Received>),
     ChangeTerms {
         session: SessionId,
         terms: Terms,
@@ -57,17 +50,7 @@ pub(super) enum Mail {
     },
     Read(Look),
     /// Takes in an edit from no session, and answers when it is saved.
-    Write {
-        edit: Edit,
-        /// Whether making its update may take long.
-        is_large: bool,
-        /// Whether it is to make the document, so that there must be none.
-        makes: bool,
-        /// Whose it is, where somebody was asked.
-        user: Option<Arc<str>>,
-        answer: Answering<Result<(), WriteError>>,
-        _space: OwnedSemaphorePermit,
-    },
+    Write(Box<Written>),
     /// Answers whether the document exists; with `make`, it does from then on, and is answered when that is saved.
     Exists {
         make: bool,
@@ -92,12 +75,35 @@ pub(super) enum Mail {
     Stop,
 }
 
+/// A message of a session.
+pub(super) struct Received {
+    pub(super) from: SessionId,
+    pub(super) message: Message,
+    /// When the frame came that it was in.
+    pub(super) came: Instant,
+    pub(super) trace: Trace,
+    _space: OwnedSemaphorePermit,
+}
+
+/// An edit from no session.
+pub(super) struct Written {
+    pub(super) edit: Edit,
+    /// Whether making its update may take long.
+    is_large: bool,
+    /// Whether it is to make the document, so that there must be none.
+    pub(super) makes: bool,
+    /// Whose it is, where somebody was asked.
+    pub(super) user: Option<Arc<str>>,
+    pub(super) answer: Answering<Result<(), WriteError>>,
+    _space: OwnedSemaphorePermit,
+}
+
 impl Mail {
     /// Whether taking it in may take long: a large update, or a look at the whole document.
     pub(super) fn is_large(&self) -> bool {
         match self {
-            Self::Receive { message, .. } => message.size() > LARGE_BYTES,
-            Self::Write { is_large, .. } => *is_large,
+            Self::Receive(received) => received.message.size() > LARGE_BYTES,
+            Self::Write(written) => written.is_large,
             Self::Read(_) => true,
             Self::Join { .. }
             | Self::ChangeTerms { .. }
@@ -218,10 +224,7 @@ impl DocumentHandle {
         let came = Instant::now();
         let bytes = message.size().min(MAILBOX_BYTES) as u32;
         let space = self.0.space.clone().acquire_many_owned(bytes).await.map_err(|_| Gone)?;
-        // Not `send`, whose future would hold the mail a second time: each connection has one.
-        let slot = self.0.mailbox.reserve().await.map_err(|_| Gone)?;
-        slot.send(Mail::Receive { from, message, came, trace, _space: space });
-        Ok(())
+        self.send(Mail::Receive(Box::new(Received { from, message, came, trace, _space: space }))).await
     }
 
     /// A session goes on with other terms.
@@ -298,7 +301,8 @@ impl DocumentHandle {
     ) -> Result<Result<(), WriteError>, ReadError> {
         let space = bytes.min(MAILBOX_BYTES) as u32;
         let space = self.0.space.clone().acquire_many_owned(space).await.map_err(|_| Gone)?;
-        self.ask(|answer| Mail::Write { edit, is_large, makes, user, answer, _space: space }).await
+        let written = |answer| Written { edit, is_large, makes, user, answer, _space: space };
+        self.ask(|answer| Mail::Write(Box::new(written(answer)))).await
     }
 
     /// Whether there is such a document, if only an empty one that was made.

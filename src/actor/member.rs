@@ -53,10 +53,8 @@ pub(super) struct Member {
     pub(super) terms: Terms,
     /// Whether it was told that its edits are refused.
     pub(super) told_read_only: bool,
-    /// Where its own edits come back: how much of each client's edits it has; unknown until its sync step 1.
-    has: Option<HashMap<ClientId, Clock>>,
-    /// The client ids of the edits that it has made.
-    own: HashSet<ClientId>,
+    /// Where its own edits come back: which those are.
+    own: Option<Box<Own>>,
     /// What it gets when everything through a number is saved.
     held: VecDeque<(u64, Arc<Outgoing>)>,
     held_bytes: usize,
@@ -71,8 +69,17 @@ pub(super) struct Member {
     /// Whether it has asked for what it is missing; the greeting asks back once.
     pub(super) has_asked: bool,
     /// The part of its last sync step 2 that needs what is missing here.
-    pub(super) aside: Option<Rest>,
+    pub(super) aside: Option<Box<Rest>>,
     pub(super) budget: Budget,
+}
+
+/// Which edits a session takes for its own, and so for saved when they come.
+#[derive(Default)]
+struct Own {
+    /// How much of each client's edits it has; unknown until its sync step 1.
+    has: Option<HashMap<ClientId, Clock>>,
+    /// The client ids of the edits that it has made.
+    made: HashSet<ClientId>,
 }
 
 /// A session's outbox; when the actor lets go of it, however that comes, the session ends.
@@ -88,12 +95,12 @@ impl Member {
     pub(super) fn new(outbox: MemberOutbox, terms: Terms) -> Self {
         // The greeting asks already.
         let budget = Budget::new(Instant::now());
+        let own = (terms.tell_saved == TellSaved::Echo).then(Box::default);
         Self {
             outbox,
             terms,
             told_read_only: false,
-            has: None,
-            own: HashSet::new(),
+            own,
             held: VecDeque::new(),
             held_bytes: 0,
             sent: 0,
@@ -108,7 +115,7 @@ impl Member {
 
     /// Whether its own edits come back to it when they are saved.
     pub(super) fn echoes(&self) -> bool {
-        self.terms.tell_saved == TellSaved::Echo
+        self.own.is_some()
     }
 
     /// How many of its edits are saved when everything that is here is; none where it is not told, or where that
@@ -120,22 +127,22 @@ impl Member {
 
     /// Notes what a session has that says so in its sync step 1.
     pub(super) fn has(&mut self, state_vector: &StateVector) {
-        if self.echoes() {
-            self.has.get_or_insert_default();
+        if let Some(own) = &mut self.own {
+            own.has.get_or_insert_default();
             self.has_too(state_vector.iter());
         }
     }
 
     /// Notes that a session has made edits with this client id.
     pub(super) fn makes(&mut self, client: ClientId) {
-        if self.echoes() {
-            self.own.insert(client);
+        if let Some(own) = &mut self.own {
+            own.made.insert(client);
         }
     }
 
     /// Notes how much of some clients' edits the session has, beside what it said before.
     pub(super) fn has_too(&mut self, clocks: impl Iterator<Item = (ClientId, Clock)>) {
-        if let Some(has) = &mut self.has {
+        if let Some(has) = self.own.as_mut().and_then(|own| own.has.as_mut()) {
             for (client, clock) in clocks {
                 let known = has.entry(client).or_default();
                 *known = clock.max(*known);
@@ -146,16 +153,16 @@ impl Member {
     /// Whether a session that takes its own edits for "saved" must wait for this news until it is: it may be its
     /// own, sent over another connection, or offered again by somebody who has it.
     pub(super) fn waits_for(&self, told: &Told) -> bool {
-        let Some(has) = &self.has else { return true };
+        let Some(Own { has: Some(has), made }) = self.own.as_deref() else { return true };
         let known = |(client, first): &(ClientId, Clock)| {
-            self.own.contains(client) || has.get(client).is_some_and(|clock| first < clock)
+            made.contains(client) || has.get(client).is_some_and(|clock| first < clock)
         };
         !told.fresh || told.news.adds.iter().any(known)
     }
 
     pub(super) fn keep_aside(&mut self, rest: Rest) {
         if rest.update.len() <= MAX_ASIDE_BYTES {
-            self.aside = Some(rest);
+            self.aside = Some(Box::new(rest));
         } else {
             warn!(bytes = rest.update.len(), "edits that need what is missing are too large to keep aside");
         }

@@ -1,7 +1,15 @@
 //! The server's own listener: takes TCP connections, and gives each request its peer's address. Unlike `axum::serve`
 //! it does not wait for ever for a request that does not come.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io::{self, IoSlice},
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -17,10 +25,10 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    time::{sleep, timeout},
+    time::{Sleep, sleep, timeout},
 };
-use tokio_io_timeout::TimeoutStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
@@ -86,8 +94,6 @@ async fn serve_connection(socket: TcpStream, peer: SocketAddr, router: Router, s
     if let Err(error) = socket.set_nodelay(true) {
         warn!(%error, "a socket keeps delaying small frames");
     }
-    let mut socket = TimeoutStream::new(socket);
-    socket.set_write_timeout(Some(TAKEN_WITHIN));
     let routes = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
@@ -97,7 +103,7 @@ async fn serve_connection(socket: TcpStream, peer: SocketAddr, router: Router, s
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_WITHIN)
         .max_header_size(MAX_HEADER_BYTES)
-        .serve_connection(TokioIo::new(Box::pin(socket)), service)
+        .serve_connection(TokioIo::new(Taken { socket, waiting: None }), service)
         .with_upgrades();
     tokio::pin!(connection);
     let served = tokio::select! {
@@ -110,6 +116,68 @@ async fn serve_connection(socket: TcpStream, peer: SocketAddr, router: Router, s
     };
     if let Err(error) = served {
         debug!(%error, "a connection broke");
+    }
+}
+
+/// A socket on which writing fails when the client has taken nothing for too long.
+struct Taken {
+    socket: TcpStream,
+    /// Until when something must be taken, while there is something that is not. On the heap, because there hardly ever is.
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl Taken {
+    /// What came of a try to write, or an error where that was tried for too long.
+    fn limit<T>(&mut self, context: &mut Context<'_>, tried: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if tried.is_ready() {
+            self.waiting = None;
+            return tried;
+        }
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(TAKEN_WITHIN)));
+        ready!(waiting.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Taken {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Taken {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let tried = Pin::new(&mut self.socket).poll_write(context, bytes);
+        self.limit(context, tried)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let tried = Pin::new(&mut self.socket).poll_write_vectored(context, slices);
+        self.limit(context, tried)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
     }
 }
 

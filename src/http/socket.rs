@@ -76,19 +76,22 @@ impl Upgrade {
     ) -> Response {
         let Self { handshake, place, .. } = self;
         let (response, connection) = handshake.finish();
+        // On the heap, what is needed at the beginning only: the task is as large as everything that it was given.
+        let (dialect, admitted) = (Box::new(dialect), Box::new(admitted.transpose()));
         let Shared { limits, metrics, drain, connections, .. } = shared;
         connections.spawn(async move {
             let Ok(connection) = connection.await else { return };
-            let socket = handshake::upgraded(connection, limits.frame_bytes);
-            match admitted.transpose() {
+            let mut socket = handshake::upgraded(connection, limits.frame_bytes);
+            match *admitted {
                 Ok(admitted) => {
                     let node = connection::Node { limits: &limits, metrics: &metrics, drain: &drain };
-                    connection::serve(socket, Box::new(dialect), &entrance, admitted, node).await;
+                    let admitted = admitted.map(Box::new);
+                    connection::serve(&mut socket, dialect, &entrance, admitted, node).await;
                 }
                 // Clients come back for ever where the upgrade itself is refused.
                 Err((document, end)) => {
                     entrance.refused(document.as_str(), &end);
-                    Box::pin(connection::close(socket, &end)).await;
+                    Box::pin(connection::close(&mut socket, &end)).await;
                 }
             }
             drop(place);

@@ -22,6 +22,10 @@ use crate::name::DocumentName;
 /// Readings at once. More would wait for the same disk.
 const READERS: usize = 4;
 
+/// What each of them keeps of the database, in KiB. It is worth little: the writer's next commit ends it, and the operating
+/// system has it, too.
+const CACHE: i32 = 128;
+
 /// The connections that read.
 pub(super) struct Readers {
     path: PathBuf,
@@ -105,11 +109,18 @@ impl Readers {
         })
     }
 
+    fn connect(&self) -> rusqlite::Result<Connection> {
+        let connection = connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        // Negative: KiB, not pages.
+        connection.pragma_update(None, "cache_size", -CACHE)?;
+        Ok(connection)
+    }
+
     fn read_now<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let idle = self.idle().pop();
         let mut connection = match idle {
             Some(connection) => connection,
-            None => connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?,
+            None => self.connect()?,
         };
         // A connection that failed is not used again.
         let view = connection.transaction()?;
