@@ -478,6 +478,15 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_is_an_address_or_a_network() {
+        let config = read(&["--trusted-proxies", "10.0.0.5,10.1.0.0/16,fd00::1"]).unwrap();
+        let networks = config.authentication.trusted_proxies.iter().map(ToString::to_string);
+        assert_eq!(networks.collect::<Vec<_>>(), ["10.0.0.5/32", "10.1.0.0/16", "fd00::1/128"]);
+        let error = read(&["--trusted-proxies", "proxy.example.com"]).unwrap_err().to_string();
+        assert!(error.contains("proxy.example.com") && error.contains("--trusted-proxies"), "{error}");
+    }
+
+    #[test]
     fn unknown_settings_stop_the_start() {
         let error = read_with("lisen = '127.0.0.1:1'", &[]).unwrap_err().to_string();
         assert!(error.contains("lisen") && error.contains("listen"), "{error}");

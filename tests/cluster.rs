@@ -47,6 +47,24 @@ async fn all_is_well(clients: &[&Client], elsewhere: &Node) {
     }
 }
 
+#[tokio::test]
+async fn a_redis_that_may_forget_is_warned_of() {
+    let forgetful = [
+        (RedisServer::start(), "Redis keeps nothing on a disk"),
+        (RedisServer::start_with(&["--save", "60 1000"]), "Redis writes to its disk only now and then"),
+    ];
+    for (redis, warning) in forgetful {
+        let node = Node::start(&redis.url());
+        until(HEALED, || node.log().contains(warning), || node.log()).await;
+    }
+    let durable = RedisServer::start_durable();
+    let node = Node::start(&durable.url());
+    // What it has to say of its Redis comes before what it saves there.
+    let alice = Client::joins(&node, "letter", "alice").await;
+    typing_for(500, &[&alice]).await;
+    assert!(!node.log().contains("set appendonly"), "{}", node.log());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn people_on_several_nodes_read_and_see_each_other() {
     let redis = RedisServer::start();

@@ -1,7 +1,11 @@
 //! Who may do what, as the server is told: whose tokens are believed, which pages may connect, which proxies speak
 //! for others.
 
-use std::{fmt, net::SocketAddr, path::PathBuf};
+use std::{
+    fmt,
+    net::{AddrParseError, IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::Args;
 use ipnet::IpNet;
@@ -46,15 +50,21 @@ pub struct Authentication {
     /// Origins of pages that may connect besides the server's own, or * for all (https://editor.example.com)
     #[arg(long, env = "QUIRE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origin: Vec<String>,
-    /// Addresses of proxies whose X-Forwarded-For is believed
+    /// Proxies whose X-Forwarded-For is believed: addresses, or networks (10.0.0.0/24)
     #[arg(
         long,
         env = "QUIRE_TRUSTED_PROXIES",
-        value_name = "NETWORK",
+        value_name = "ADDRESS",
         value_delimiter = ',',
+        value_parser = network,
         default_value = "127.0.0.0/8,::1/128"
     )]
     pub trusted_proxies: Vec<IpNet>,
+}
+
+/// A network, or a single address.
+fn network(text: &str) -> Result<IpNet, AddrParseError> {
+    text.parse().or_else(|_| text.parse().map(IpAddr::into))
 }
 
 /// A text that no log shows.

@@ -167,7 +167,7 @@ impl About {
         }
     }
 
-    /// Warns where it keeps nothing on a disk.
+    /// Warns where it does not write to a disk whatever it is told.
     pub(super) async fn warn_if_forgetful(&self, wire: &mut Wire) {
         if self.field("aof_enabled") != "0" {
             return;
@@ -179,7 +179,10 @@ impl About {
                 "Redis keeps nothing on a disk: documents are lost when it stops; set appendonly to yes in its \
                  configuration"
             ),
-            Ok(_) => {}
+            Ok(_) => warn!(
+                "Redis writes to its disk only now and then: what was saved since is lost when it crashes; set appendonly \
+                 to yes in its configuration"
+            ),
             Err(error) => warn!(%error, "cannot see whether Redis keeps its data on a disk"),
         }
     }
