@@ -80,6 +80,10 @@ impl Run {
             for round in 0..self.rounds {
                 // Nobody is always first.
                 for number in (0..able.len()).map(|number| (number + round) % able.len()) {
+                    // Who was given up once is not waited for again.
+                    if runs[number].last().is_some_and(Result::is_err) {
+                        continue;
+                    }
                     let outcome =
                         self.once(&tools, able[number], scenario).map_err(|error| format!("{error:#}"));
                     eprintln!("{scenario:?}, {}: {outcome:?}", able[number].title());
@@ -104,7 +108,7 @@ impl Run {
     fn once(&self, tools: &Tools, server: Server, scenario: Scenario) -> Result<Figures> {
         let folder = TempDir::new()?;
         let mut running = server.start(tools, folder.path(), scenario)?;
-        if matches!(scenario, Scenario::JoinCold | Scenario::Join200) {
+        if matches!(scenario, Scenario::JoinCold | Scenario::Join50 | Scenario::Join200) {
             self.load(&running, Scenario::Paper)?;
             if server.stores() {
                 running.stop()?;

@@ -74,9 +74,11 @@ impl Server {
         match scenario {
             Scenario::Saved | Scenario::TwoNodes => matches!(self, Self::Quire | Self::Hocuspocus),
             // It has no documents to give to who joins.
-            Scenario::JoinCold | Scenario::Join200 | Scenario::Typing | Scenario::Churn => {
-                self != Self::Relay
-            }
+            Scenario::JoinCold
+            | Scenario::Join50
+            | Scenario::Join200
+            | Scenario::Typing
+            | Scenario::Churn => self != Self::Relay,
             _ => true,
         }
     }
@@ -162,7 +164,7 @@ impl Server {
 }
 
 const Y_WEBSOCKET: &str = "node_modules/@y/websocket-server/src/server.js";
-const Y_SWEET: &str = "node_modules/y-sweet/bin/y-sweet";
+const Y_SWEET: &str = "y-sweet/bin/y-sweet";
 const PYTHON: &str = "venv/bin/python";
 
 fn pinned(tools: &Tools, program: impl AsRef<Path>) -> Command {

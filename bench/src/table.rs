@@ -100,6 +100,7 @@ fn columns(scenario: Scenario) -> (&'static str, &'static [(&'static str, &'stat
         Scenario::Idle5000 => ("5,000 idle sessions in 500 documents", IDLE),
         Scenario::Idle20000 => ("20,000 idle sessions in 500 documents", IDLE),
         Scenario::Paper | Scenario::JoinCold => ("the first joins a paper of 260,000 edits", JOIN),
+        Scenario::Join50 => ("50 join it at once", JOIN),
         Scenario::Join200 => ("200 join it at once", JOIN),
         Scenario::Typing => (
             "the paper, typed",
@@ -131,7 +132,7 @@ fn columns(scenario: Scenario) -> (&'static str, &'static [(&'static str, &'stat
         Scenario::Presence500 => ("500 people who move, once a second each", PRESENCE),
         Scenario::Presence1000 => ("1,000 people who move, once a second each", PRESENCE),
         Scenario::Saved => (
-            "\"saved\", 100 documents, 500 updates/s",
+            "\"saved\", 100 documents, 1,000 updates/s",
             &[("p50_ms", "ms p50"), ("p99_ms", "ms p99"), ("cpu_us_per_update", "µs CPU per update")],
         ),
         Scenario::TwoNodes => ("fan-out, 100 members on two nodes over Redis, 100 updates/s", FAN_OUT),

@@ -36,9 +36,11 @@ pub(crate) enum Scenario {
     Idle5000,
     #[value(name = "idle-20000")]
     Idle20000,
-    /// Puts the paper into a document, for the two that follow.
+    /// Puts the paper into a document, for the three that follow.
     Paper,
     JoinCold,
+    #[value(name = "join-50")]
+    Join50,
     #[value(name = "join-200")]
     Join200,
     Typing,
@@ -95,13 +97,14 @@ impl Load {
             Scenario::Idle20000 => sessions::idle(&place, 20_000).await,
             Scenario::Paper => sessions::put_paper(&place).await,
             Scenario::JoinCold => sessions::join(&place, 1).await,
+            Scenario::Join50 => sessions::join(&place, 50).await,
             Scenario::Join200 => sessions::join(&place, 200).await,
             Scenario::Typing => typing::type_paper(&place).await,
             Scenario::SlowReader => slow_reader::stall(&place).await,
             Scenario::Churn => sessions::churn(&place).await,
-            Scenario::Presence100 => presence::moves(&place, 100).await,
-            Scenario::Presence500 => presence::moves(&place, 500).await,
-            Scenario::Presence1000 => presence::moves(&place, 1_000).await,
+            Scenario::Presence100 => presence::moves(&place, 100, 1).await,
+            Scenario::Presence500 => presence::moves(&place, 500, 1).await,
+            Scenario::Presence1000 => presence::moves(&place, 1_000, 5).await,
             Scenario::Saved => saved::acknowledged(&place).await,
         }
     }

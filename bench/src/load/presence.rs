@@ -1,4 +1,4 @@
-//! People whose carets move, each once a second, and what the others see of it.
+//! People whose carets move, and what the others see of it.
 //!
 //! A server may leave out a state that a newer one has overtaken. Nobody may miss the last one.
 
@@ -28,7 +28,8 @@ struct Room {
     seen: Vec<Vec<u32>>,
 }
 
-pub(super) async fn moves(place: &Place, people: usize) -> Result<Figures> {
+/// So many people, each of whom moves so often a second.
+pub(super) async fn moves(place: &Place, people: usize, per_second: usize) -> Result<Figures> {
     let room = Rc::new(RefCell::new(Room {
         latency: Latency::new(),
         sent: vec![Vec::new(); people],
@@ -48,7 +49,7 @@ pub(super) async fn moves(place: &Place, people: usize) -> Result<Figures> {
     let start = Instant::now();
     let mut sent = 0;
     while start.elapsed() < place.duration {
-        let due = (start.elapsed().as_secs_f64() * people as f64) as usize;
+        let due = (start.elapsed().as_secs_f64() * (people * per_second) as f64) as usize;
         for number in sent..due {
             let person = number % people;
             let mut room = room.borrow_mut();

@@ -19,7 +19,7 @@ use crate::{
 };
 
 const WRITERS: usize = 100;
-const UPDATES_PER_SECOND: f64 = 500.0;
+const UPDATES_PER_SECOND: f64 = 1_000.0;
 /// After this long an answer will never come.
 const GRACE: Duration = Duration::from_secs(15);
 
