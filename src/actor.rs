@@ -388,7 +388,7 @@ impl Actor {
                 }
                 Mail::Exists { make, answer } => self.exists(make, answer, batch),
                 Mail::Tell(text) => self.tell_stateless(NOBODY, text),
-                Mail::KeepVersion { answer } => self.saver.keep_version(answer),
+                Mail::KeepVersion { answer } => batch.versions.push(answer),
                 Mail::Describe { answer } => drop(answer.send(Ok(self.describe()))),
                 Mail::EndSessions { user, answer } => {
                     self.tell_nodes([Relayed::EndSessions { user: user.clone() }]);

@@ -334,6 +334,7 @@ mod tests {
         backend::embedded::Embedded,
         document::tests::breaking_update,
         end::End,
+        history,
         protocol::{Message, dialect::News},
         session::Session,
         trace::Edit,
@@ -405,6 +406,24 @@ mod tests {
             assert!(text(&hub).await.len() > hello(1).len());
             drop(bob);
             hub.shutdown().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_version_has_what_came_just_before_it_was_asked_for() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let backend: Arc<dyn Backend> = Arc::new(Embedded::open(folder.path()).unwrap());
+        let hub = Hub::new(backend.clone(), Handle::current(), Surroundings::default());
+        let letter = DocumentName::new("letter").unwrap();
+        let handle = hub.open(&letter).unwrap();
+        for client in 1..=3 {
+            // On one thread: both are in the mailbox before the document looks into it.
+            let (written, kept) = tokio::join!(handle.write(hello(client), None), handle.keep_version());
+            written.unwrap().unwrap();
+            kept.unwrap();
+            let newest = history::versions(&*backend, &letter).await.unwrap().pop().unwrap();
+            let version = history::content(&*backend, &letter, newest.id).await.unwrap().unwrap();
+            assert_eq!(version.diff(&Default::default()).unwrap(), text(&hub).await, "version {client}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     document::News,
@@ -34,6 +34,8 @@ pub(super) struct Batch {
     pub(super) counts: Vec<(SessionId, u64)>,
     /// What is answered when this batch is saved.
     pub(super) answers: Vec<Answer>,
+    /// What is answered when a version is kept in which this batch is.
+    pub(super) versions: Vec<oneshot::Sender<()>>,
 }
 
 /// A piece of news, and who told it.

@@ -129,6 +129,9 @@ impl Actor {
             }
             self.release_saved();
         }
+        for answer in batch.versions {
+            self.saver.keep_version(answer);
+        }
         self.tell_presence(batch.presence);
     }
 
