@@ -176,6 +176,8 @@ async fn read<S: AsyncRead + Unpin>(
                 match more {
                     Some(Ok(true)) => heard = Instant::now(),
                     None if is_silent() => return Err(End::Silent),
+                    // It takes what it is sent, and the ping is behind that. Whether it takes enough, the writer sees.
+                    None if stays.is_writing() => heard = Instant::now(),
                     _ => return Err(End::Left),
                 }
                 continue;
@@ -212,7 +214,7 @@ async fn write<S: AsyncWrite + Unpin>(
     let mut silent_since = Instant::now();
     loop {
         for (kind, payload) in stays.gather(&mut known, &mut frames).await? {
-            Box::pin(within(0, writer.control(kind, &payload))).await?;
+            Box::pin(within(stays, 0, writer.control(kind, &payload))).await?;
         }
         if frames.is_empty() {
             // A ping does not count: clients look for data.
@@ -228,7 +230,7 @@ async fn write<S: AsyncWrite + Unpin>(
         }
         let bytes = frames.iter().map(Bytes::len).sum();
         // Everything that waits goes out in one write.
-        within(bytes, writer.send(&frames)).await?;
+        within(stays, bytes, writer.send(&frames)).await?;
         frames.clear();
         metrics.sent_bytes.inc_by(bytes as u64);
         silent_since = Instant::now();
@@ -236,12 +238,21 @@ async fn write<S: AsyncWrite + Unpin>(
 }
 
 /// Waits for a write, as long as a client that is slow but alive may take for so many bytes.
-async fn within(bytes: usize, write: impl Future<Output = io::Result<()>>) -> Result<(), End> {
+async fn within(
+    stays: &Stays<'_>,
+    bytes: usize,
+    write: impl Future<Output = io::Result<()>>,
+) -> Result<(), End> {
     let mut write = pin!(write);
     // Nearly always a socket takes everything at once.
     let written = match poll_fn(|context| Poll::Ready(write.as_mut().poll(context))).await {
         Poll::Ready(written) => Ok(written),
-        Poll::Pending => Box::pin(timeout(patience(bytes), write)).await,
+        Poll::Pending => {
+            stays.set_writing(true);
+            let written = Box::pin(timeout(patience(bytes), write)).await;
+            stays.set_writing(false);
+            written
+        }
     };
     match written {
         Ok(Ok(())) => Ok(()),
@@ -253,4 +264,123 @@ async fn within(bytes: usize, write: impl Future<Output = io::Result<()>>) -> Re
 /// How long so many bytes may take on their way to or from a client.
 fn patience(bytes: usize) -> Duration {
     STUCK_AFTER + Duration::from_secs(bytes as u64 / SLOWEST_BYTES_PER_SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::SinkExt;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        sync::Notify,
+        time::sleep,
+    };
+    use tokio_tungstenite::WebSocketStream;
+    use tungstenite::{
+        Message,
+        protocol::{CloseFrame, Role},
+    };
+
+    use super::*;
+    use crate::{
+        name::DocumentName, presence::SessionId, protocol::y_websocket::YWebsocket, session::Session,
+    };
+
+    /// A way in that nobody goes.
+    struct Closed;
+
+    impl Entrance for Closed {
+        fn needs_token(&self) -> bool {
+            true
+        }
+
+        fn dialect(&self) -> &'static str {
+            "y-websocket"
+        }
+
+        fn admit<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<Admitted, End>> {
+            unreachable!("nobody brings a token")
+        }
+
+        fn join<'a>(&'a self, _: &'a Admitted, _: Arc<Notify>) -> BoxFuture<'a, Result<Session, End>> {
+            unreachable!("nobody joins")
+        }
+
+        fn left(&self, _: &DocumentName, _: SessionId, _: Option<&str>, _: &End) {}
+
+        fn refused(&self, _: &str, _: &End) {}
+    }
+
+    /// Serves a client that nothing is expected of, told this first; answers why it ended, and after how long.
+    async fn served(stream: DuplexStream, told: usize) -> (End, Duration) {
+        let limits = Limits { first_message_within: Duration::MAX, ..Limits::default() };
+        let (metrics, drain) = (Metrics::default(), Drain::default());
+        let stays = Stays::new(Box::new(YWebsocket("letter".into())), &Closed, &limits);
+        stays.say(vec![7; told].into());
+        let mut socket = WebSocket::new(stream, limits.frame_bytes);
+        let (mut reader, mut writer) = socket.split();
+        let start = Instant::now();
+        let ended = tokio::select! {
+            ended = read(&mut reader, &stays, Node { limits: &limits, metrics: &metrics, drain: &drain }) => ended,
+            ended = write(&mut writer, &stays, &metrics) => ended,
+        };
+        let Err(end) = ended;
+        (end, start.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_slowly_and_says_nothing_is_not_lost() {
+        let (ours, mut theirs) = duplex(1024);
+        let serving = tokio::spawn(served(ours, 3_000_000));
+        // Two and a half minutes, at a little more than the slowest pace.
+        let mut taken = 0;
+        while taken < 3_000_000 {
+            let mut bytes = vec![0; 20_000];
+            theirs.read_exact(&mut bytes).await.unwrap();
+            taken += bytes.len();
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert!(!serving.is_finished());
+        // Now it takes nothing at all, and would have to answer a ping.
+        let (end, after) = serving.await.unwrap();
+        assert_eq!(end, End::Left);
+        assert!(after < Duration::from_secs(150) + 2 * LOST_AFTER, "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_is_stuck() {
+        let (ours, _theirs) = duplex(1024);
+        let (end, after) = served(ours, 1_000_000).await;
+        assert_eq!(end, End::Stuck);
+        assert_eq!(after.as_secs(), patience(1_000_000).as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_must_end_within_its_time() {
+        let (ours, mut theirs) = duplex(1024 * 1024);
+        let serving = tokio::spawn(served(ours, 1));
+        // The head of a message of 100,000 bytes, and then a byte now and then.
+        theirs.write_all(&[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0x86, 0xa0, 0, 0, 0, 0]).await.unwrap();
+        while theirs.write_all(&[1]).await.is_ok() {
+            sleep(Duration::from_secs(10)).await;
+        }
+        let (end, after) = serving.await.unwrap();
+        assert_eq!(end, End::Left);
+        assert!((60..=80).contains(&after.as_secs()), "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_farewell_is_heard_behind_other_frames() {
+        let (ours, theirs) = duplex(1024);
+        let serving = tokio::spawn(served(ours, 1));
+        let mut theirs = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+        let farewell = CloseFrame { code: 1000.into(), reason: "".into() };
+        for frame in [Message::Ping("there?".into()), Message::Close(Some(farewell))] {
+            theirs.feed(frame).await.unwrap();
+        }
+        theirs.flush().await.unwrap();
+        let (end, after) = serving.await.unwrap();
+        assert_eq!((end, after), (End::Left, Duration::ZERO));
+    }
 }

@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     future::Future,
     mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -72,6 +75,8 @@ pub(super) struct Stays<'a> {
     limits: &'a Limits,
     /// Told of everything that is to be written.
     news: Arc<Notify>,
+    /// Whether something is on its way that the client has not taken yet.
+    writing: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -123,7 +128,13 @@ impl<'a> Stays<'a> {
             frames: Vec::new(),
             controls: Vec::new(),
         };
-        Self { entrance, limits, news: Arc::default(), state: Mutex::new(state) }
+        Self {
+            entrance,
+            limits,
+            news: Arc::default(),
+            writing: AtomicBool::new(false),
+            state: Mutex::new(state),
+        }
     }
 
     /// Joins the only document of a connection.
@@ -339,7 +350,8 @@ impl<'a> Stays<'a> {
         self.news.notify_one();
     }
 
-    fn say(&self, frame: Bytes) {
+    /// Tells the client this frame.
+    pub(super) fn say(&self, frame: Bytes) {
         self.lock().frames.push(frame);
         self.news.notify_one();
     }
@@ -376,6 +388,16 @@ impl<'a> Stays<'a> {
             }
         }
         Ok(controls)
+    }
+
+    /// Whether something is on its way that the client has not taken yet.
+    pub(super) fn is_writing(&self) -> bool {
+        self.writing.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether it is.
+    pub(super) fn set_writing(&self, writing: bool) {
+        self.writing.store(writing, Ordering::Relaxed);
     }
 
     /// Waits until there may be something to be written.
