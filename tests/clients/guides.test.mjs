@@ -9,7 +9,8 @@ import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:
 import { tmpdir } from 'node:os'
 import { basename, delimiter, dirname, join } from 'node:path'
 import { test } from 'node:test'
-import { binary, freePort, repository } from './harness.mjs'
+import { output } from './cluster.mjs'
+import { binary, freePort, repository, story } from './harness.mjs'
 
 const GUIDES = ['one-node', 'many-nodes', 'upgrading', 'backing-up', 'sizing', 'security']
 
@@ -41,6 +42,30 @@ for (const guide of GUIDES) {
         at = found + expected.length
       }
     }
+    assert.equal(await shell.left(), '', 'the next guide begins where this one has ended: it runs, or is set, still')
+  })
+}
+
+for (const place of ['/etc/quire/secret', '/var/lib/quire/secret']) {
+  story(`the backup of every night finds the secret in ${place}`, async (scene) => {
+    const folder = await mkdtemp(join(tmpdir(), 'quire-guide-'))
+    scene.afterwards(() => rm(folder, { recursive: true, force: true }))
+    const secret = join(folder, 'secret')
+    await writeFile(secret, 'known to nobody but these tests, and long enough', { mode: 0o400 })
+    const server = await scene.serve({ flags: ['--auth', '--secret-file', secret] })
+
+    const [, script] = /<<'SCRIPT'\n(.*?)^SCRIPT$/ms.exec(await read('docs/backing-up.md'))
+    assert.ok(script.includes(place), 'it does not look there')
+    // What this machine has in the other place must not be found.
+    const here = script.replaceAll(/(\/etc|\/var\/lib)\/quire\/secret/g, (at) => at === place ? secret : join(folder, 'none'))
+    await writeFile(join(folder, 'script'), here.replace('http://127.0.0.1:8080', server.url))
+    const path = [dirname(binary), process.env.PATH].join(delimiter)
+    // Like cron, which hands on nothing else.
+    const ended = await output('env', ['-i', `PATH=${path}`, 'sh', join(folder, 'script'), join(folder, 'backups')])
+    assert.equal(ended.code, 0, ended.said)
+    const [file, ...others] = await readdir(join(folder, 'backups'))
+    assert.match(file, /\.tar\.zst$/)
+    assert.deepEqual(others, [])
   })
 }
 
@@ -81,6 +106,8 @@ async function follow(t, folder, blocks, listen) {
   await Promise.all(blocks.map((block, n) => writeFile(file('block', n), `${block}\ntouch ${file('ended', n)}\n`)))
   // Sourced, so that what a block sets and starts is there for the next one.
   const script = blocks.map((_, n) => `. ${file('block', n)} > ${file('printed', n)} 2> ${file('said', n)}`)
+  // What a guide has set is no concern of the next one, and what it has started is in its way.
+  script.push(`{ jobs -pr; compgen -e QUIRE_ | grep -vx QUIRE_LISTEN || true; } > ${file('left', '')}`)
   const path = [dirname(binary), process.env.PATH, '/usr/sbin'].join(delimiter)
   const ours = Object.entries(process.env).filter(([name]) => !name.startsWith('QUIRE_'))
   const shell = spawn('bash', ['-eu', '-c', script.join('\n')], {
@@ -114,6 +141,7 @@ async function follow(t, folder, blocks, listen) {
       printed: await content('printed', n),
       said: await content('said', n),
     }),
+    left: () => readFile(file('left', ''), 'utf8'),
   }
 }
 
