@@ -376,7 +376,7 @@ fn check_load(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>, doc
     ];
     let at_least = [
         // What an empty document is estimated as.
-        ("quire_document_bytes", CROWDED * 20 * 1024),
+        ("quire_document_bytes", CROWDED * 10 * 1024),
         ("quire_tasks", people + CROWDED),
         ("process_open_fds", people),
         // Where the store is slow, some edits of a document share a record.
