@@ -130,7 +130,7 @@ fn columns(scenario: Scenario) -> (&'static str, &'static [(&'static str, &'stat
         ),
         Scenario::Presence100 => ("100 people who move, once a second each", PRESENCE),
         Scenario::Presence500 => ("500 people who move, once a second each", PRESENCE),
-        Scenario::Presence1000 => ("1,000 people who move, once a second each", PRESENCE),
+        Scenario::Presence1000 => ("1,000 people who move, five times a second each", PRESENCE),
         Scenario::Saved => (
             "\"saved\", 100 documents, 1,000 updates/s",
             &[("p50_ms", "ms p50"), ("p99_ms", "ms p99"), ("cpu_us_per_update", "µs CPU per update")],
