@@ -7,6 +7,7 @@ use axum::{
     http::{HeaderMap, StatusCode, Uri, request::Parts},
     response::{IntoResponse, Response},
 };
+use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 
 use super::{
@@ -23,7 +24,7 @@ use crate::{
     hub::Stopping,
     name::DocumentName,
     protocol::{dialect::Dialect, hocuspocus::Hocuspocus, y_sweet::YSweet, y_websocket::YWebsocket},
-    websocket::handshake::{self, Handshake},
+    websocket::{WebSocket, handshake::Handshake},
 };
 
 #[derive(Debug, Deserialize)]
@@ -77,19 +78,20 @@ impl Upgrade {
         let Self { handshake, place, .. } = self;
         let (response, connection) = handshake.finish();
         // On the heap, what is needed at the beginning only: the task is as large as everything that it was given.
-        let (dialect, admitted) = (Box::new(dialect), Box::new(admitted.transpose()));
+        let dialect = Box::new(dialect);
+        let admitted = admitted.transpose().map(|admitted| admitted.map(Box::new)).map_err(Box::new);
         let Shared { limits, metrics, drain, connections, .. } = shared;
         connections.spawn(async move {
             let Ok(connection) = connection.await else { return };
-            let mut socket = handshake::upgraded(connection, limits.frame_bytes);
-            match *admitted {
+            let mut socket = WebSocket::new(TokioIo::new(connection), limits.frame_bytes);
+            match admitted {
                 Ok(admitted) => {
                     let node = connection::Node { limits: &limits, metrics: &metrics, drain: &drain };
-                    let admitted = admitted.map(Box::new);
                     connection::serve(&mut socket, dialect, &entrance, admitted, node).await;
                 }
                 // Clients come back for ever where the upgrade itself is refused.
-                Err((document, end)) => {
+                Err(refused) => {
+                    let (document, end) = *refused;
                     entrance.refused(document.as_str(), &end);
                     Box::pin(connection::close(&mut socket, &end)).await;
                 }

@@ -11,11 +11,8 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
+use hyper::upgrade::OnUpgrade;
 use tungstenite::handshake::derive_accept_key;
-
-use super::WebSocket;
 
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 const VERSION: &str = "13";
@@ -70,11 +67,6 @@ impl Handshake {
         response.headers_mut().extend(protocol.map(|protocol| (SEC_WEBSOCKET_PROTOCOL, protocol)));
         (response, connection)
     }
-}
-
-/// A connection that has become a WebSocket, whose messages may have so many bytes.
-pub(crate) fn upgraded(connection: Upgraded, limit: usize) -> WebSocket<TokioIo<Upgraded>> {
-    WebSocket::new(TokioIo::new(connection), limit)
 }
 
 /// Whether a header holds this word in its list, in whatever case.
