@@ -1,7 +1,8 @@
 //! The sessions of one connection, and what waits to be written to its client. Reading and writing share them.
 
+mod outside;
+
 use std::{
-    collections::HashMap,
     future::Future,
     mem,
     sync::{
@@ -16,6 +17,7 @@ use futures_util::future::BoxFuture;
 use tokio::{sync::Notify, time::Instant};
 use tungstenite::protocol::frame::coding::Control;
 
+use self::outside::Outside;
 use crate::{
     actor::Terms,
     config::Limits,
@@ -30,10 +32,6 @@ use crate::{
     trace::Edit,
 };
 
-/// Messages and bytes that may wait until a client has brought its token. What is more is dropped: whoever comes in is
-/// asked for what it has.
-const MAX_EARLY_MESSAGES: usize = 64;
-const MAX_EARLY_BYTES: usize = 64 * 1024;
 /// How long before its token ends a client is asked for a new one; half its time where it is shorter.
 const ASK_BEFORE: Duration = Duration::from_secs(30);
 
@@ -86,7 +84,7 @@ struct State {
     /// How often `stays` has changed.
     changes: u64,
     /// Under which addresses there is no session.
-    outside: HashMap<Address, Outside>,
+    outside: Outside,
     /// What the client is told beside what its sessions have.
     frames: Vec<Bytes>,
     /// Pings and pongs for the client.
@@ -100,14 +98,6 @@ struct Stay {
     session: Session,
     /// When the client is asked for a new token.
     ask_at: Mutex<Option<Instant>>,
-}
-
-/// A client that is not in.
-enum Outside {
-    /// It has not brought its token yet; what it has said, and how many bytes that is.
-    Early(Vec<Message>, usize),
-    /// It was refused, and is not heard before it brings a token again.
-    Refused,
 }
 
 /// The sessions as the writer knows them.
@@ -124,7 +114,7 @@ impl<'a> Stays<'a> {
             dialect,
             stays: Vec::new(),
             changes: 0,
-            outside: HashMap::new(),
+            outside: Outside::default(),
             frames: Vec::new(),
             controls: Vec::new(),
         };
@@ -165,7 +155,7 @@ impl<'a> Stays<'a> {
                 let mut state = self.lock();
                 // It has said so itself.
                 let _ = state.dialect.ended(&address, &End::Left);
-                state.outside.remove(&address);
+                state.outside.take(&address);
                 Ok(())
             }
             Request::Refuse { address, error } => self.over(&address, End::Refused(error.to_string())),
@@ -195,7 +185,7 @@ impl<'a> Stays<'a> {
                 message,
                 Message::SyncStep1(_) | Message::SyncStep2(_) | Message::Update(_) | Message::Stateless(_)
             );
-            if !is_coming || matches!(self.lock().outside.get(&address), Some(Outside::Refused)) {
+            if !is_coming || self.lock().outside.is_refused(&address) {
                 return Ok(());
             }
             self.join(address.clone(), "").await?;
@@ -205,13 +195,7 @@ impl<'a> Stays<'a> {
         }
         let mut state = self.lock();
         self.check_outside(&state, &address)?;
-        let outside = state.outside.entry(address).or_insert(Outside::Early(Vec::new(), 0));
-        if let Outside::Early(messages, bytes) = outside {
-            *bytes += message.size();
-            if messages.len() < MAX_EARLY_MESSAGES && *bytes <= MAX_EARLY_BYTES {
-                messages.push(message);
-            }
-        }
+        state.outside.keep(address, message);
         Ok(())
     }
 
@@ -243,11 +227,10 @@ impl<'a> Stays<'a> {
             state.changes += 1;
             let first = state.dialect.joined(&address, terms.read_only);
             state.frames.extend(first);
-            state.outside.remove(&address)
+            state.outside.take(&address)
         };
         self.news.notify_one();
-        let Some(Outside::Early(messages, _)) = early else { return Ok(()) };
-        for message in messages {
+        for message in early {
             let Some(stay) = self.find(&address) else { break };
             self.lock().dialect.receives(&address, &message);
             if let Err(end) = stay.receive(self.entrance, message).await {
@@ -293,7 +276,7 @@ impl<'a> Stays<'a> {
         let goes_on = told.is_some();
         if let Some(frame) = told {
             state.frames.push(frame);
-            state.outside.insert(address.clone(), Outside::Refused);
+            state.outside.refuse(address.clone());
         }
         let document = state.dialect.document(address).to_owned();
         drop(state);
@@ -408,9 +391,9 @@ impl<'a> Stays<'a> {
     /// Nobody is remembered without end who is not in.
     fn check_outside(&self, state: &State, address: &Address) -> Result<(), End> {
         let limit = self.limits.documents_per_connection;
-        match state.outside.len() >= limit && !state.outside.contains_key(address) {
-            true => Err(self.too_many()),
-            false => Ok(()),
+        match state.outside.has_room(address, limit) {
+            true => Ok(()),
+            false => Err(self.too_many()),
         }
     }
 
