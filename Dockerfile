@@ -4,6 +4,7 @@
 FROM rust:1.95-slim-bookworm AS builder
 WORKDIR /quire
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 COPY src src
 COPY benches benches
 COPY web-demo/dist web-demo/dist
