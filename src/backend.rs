@@ -366,6 +366,12 @@ pub trait Backend: Send + Sync + 'static {
         Duration::ZERO
     }
 
+    /// How long an edit may be kept back that nobody waits for. All documents append such edits at the same moments, so
+    /// that the store writes them in one go. Zero where other nodes wait.
+    fn append_delay(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Counts one more connection of a user, until what is answered is dropped; `None` where the user has as many as
     /// allowed, on all nodes together. Where nobody counts, everybody is let in.
     fn admit(&self, _user: &str, _limit: usize) -> Answer<Option<Counted>> {

@@ -8,7 +8,7 @@ mod log;
 use std::{
     collections::{BTreeSet, HashMap},
     mem,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -71,8 +71,9 @@ pub struct Saver {
     noted: u64,
     saved: u64,
     append: Option<Append>,
-    /// When the next append may begin.
+    /// When the next append may begin, and until when what waits is kept back because nobody waits for it.
     append_at: Instant,
+    back_until: Option<Instant>,
     log: LogSize,
     compaction: Option<Answer<Compacted>>,
     /// Whether an append of ours made the log one that is worth a snapshot, or a version is due.
@@ -137,6 +138,7 @@ impl Saver {
             saved: 0,
             append: None,
             append_at: Instant::now(),
+            back_until: None,
             log,
             compaction: None,
             // A log that was left long is made short by the first who adds to it.
@@ -156,7 +158,10 @@ impl Saver {
     /// returns the number under which it will be reported as saved.
     pub fn note(&mut self, update: Bytes, adds: &[(ClientId, Clock)], user: Option<Arc<str>>) -> u64 {
         self.noted += 1;
-        self.waiting_since.get_or_insert_with(Instant::now);
+        if self.waiting_since.is_none() {
+            self.waiting_since = Some(Instant::now());
+            self.back_until = next_moment(self.backend.append_delay());
+        }
         note_first_clocks(&mut self.waiting_from, adds);
         self.waiting_bytes += update.len();
         if self.webhooks.is_heard() {
@@ -172,8 +177,14 @@ impl Saver {
         self.noted
     }
 
+    /// Somebody is told when what was noted is saved: it is not kept back.
+    pub fn expect(&mut self) {
+        self.back_until = None;
+    }
+
     /// Somebody waits for what was noted: it is appended as soon as it can be.
     pub fn hurry(&mut self) {
+        self.expect();
         self.append_at = Instant::now();
     }
 
@@ -242,14 +253,16 @@ impl Saver {
         self.dropped || self.lost || !self.waiting.is_empty()
     }
 
-    fn may_append(&self) -> bool {
-        self.append.is_none() && !self.lost && self.over.is_none() && self.waits()
+    /// When the next append begins, if there is something to append and nothing in the way.
+    fn append_due(&self) -> Option<Instant> {
+        let may = self.append.is_none() && !self.lost && self.over.is_none() && self.waits();
+        may.then(|| self.back_until.map_or(self.append_at, |until| until.max(self.append_at)))
     }
 
     /// Begins what can begin: the next append, and a compaction where the log is worth one and the document is
     /// complete, so that it has all that the log has.
     pub fn start(&mut self, document: &Document, complete: bool) -> Result<(), UpdateError> {
-        if self.may_append() && self.append_at <= Instant::now() {
+        if self.append_due().is_some_and(|due| due <= Instant::now()) {
             let updates = match mem::take(&mut self.dropped) {
                 false => mem::take(&mut self.waiting),
                 true => vec![Authored { update: document.diff_from(&self.waiting_from)?, user: None }],
@@ -275,6 +288,7 @@ impl Saver {
         self.waiting_from.clear();
         self.waiting_bytes = 0;
         self.waiting_since = None;
+        self.back_until = None;
         self.dropped = false;
     }
 
@@ -376,7 +390,7 @@ impl Saver {
     /// Waits until the backend has answered something, or an append may begin; for ever where nothing is under
     /// way. Answers with what the backend has, where it was asked for that.
     pub async fn progress(&mut self) -> Option<Loaded> {
-        let append_at = self.may_append().then_some(self.append_at);
+        let append_at = self.append_due();
         let version_at = self.version_at();
         tokio::select! {
             // What is saved first: people wait for it.
@@ -446,6 +460,13 @@ impl Saver {
             }
         }
     }
+}
+
+/// The next of the moments, so far apart, at which all documents append what nobody waits for.
+fn next_moment(apart: Duration) -> Option<Instant> {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let passed = START.elapsed().as_millis().checked_div(apart.as_millis())?;
+    Some(*START + apart * (passed + 1) as u32)
 }
 
 /// Milliseconds since 1970.
