@@ -235,7 +235,12 @@ impl Actor {
                     }
                 }
                 count = self.mailbox.recv_many(&mut received, BATCH) => {
-                    self.around.metrics.looked_into_mailbox(count + self.mailbox.len());
+                    // Whoever has something by now brings it: everybody is told once of all that.
+                    yield_now().await;
+                    while received.len() < BATCH && let Ok(more) = self.mailbox.try_recv() {
+                        received.push(more);
+                    }
+                    self.around.metrics.looked_into_mailbox(received.len() + self.mailbox.len());
                     mail.extend(received.drain(..));
                     // No mail at all: not even the hub holds a handle any more.
                     let stop = count == 0 || mail.iter().any(|mail| matches!(mail, Mail::Stop));
@@ -248,17 +253,19 @@ impl Actor {
                         if let Err(broken) = received {
                             return Box::pin(self.fail(broken)).await;
                         }
-                        yield_now().await;
+                        if !mail.is_empty() {
+                            yield_now().await;
+                        }
                     }
                     if stop {
                         return Box::pin(self.stop()).await;
                     }
                 }
                 incoming = self.relay.feed.next() => {
+                    yield_now().await;
                     if let Err(broken) = self.receive_from_nodes(incoming) {
                         return Box::pin(self.fail(broken)).await;
                     }
-                    yield_now().await;
                 }
                 () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => {}
             }
@@ -330,6 +337,7 @@ impl Actor {
             compared?;
         }
         self.release_saved();
+        self.carry();
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 
 use crate::{
     end::End,
@@ -45,12 +45,29 @@ pub fn note_first_clocks(missing: &mut HashMap<ClientId, Clock>, adds: &[(Client
     }
 }
 
+/// Who brings what waits to the client; all sessions of a connection may have the same.
+pub trait Carrier: Send + Sync {
+    /// Something has come: it is to be fetched soon.
+    fn call(&self);
+
+    /// Something has come: it is brought at once, as far as that needs no waiting, and fetched soon where it does. Answers
+    /// how many bytes were brought.
+    fn carry(&self) -> usize;
+}
+
+/// Nobody: who has the session looks for it now and then.
+impl Carrier for () {
+    fn call(&self) {}
+
+    fn carry(&self) -> usize {
+        0
+    }
+}
+
 /// What waits for one session.
-#[derive(Debug, Default)]
 pub struct Outbox {
     state: Mutex<State>,
-    /// Told of everything that comes; all sessions of a connection may have the same.
-    news: Arc<Notify>,
+    carrier: Arc<dyn Carrier>,
 }
 
 #[derive(Debug, Default)]
@@ -84,18 +101,24 @@ pub enum Taken {
 }
 
 impl Outbox {
-    /// An empty one that tells of everything that comes.
-    pub fn new(news: Arc<Notify>) -> Self {
-        Self { state: Mutex::default(), news }
+    /// An empty one.
+    pub fn new(carrier: Arc<dyn Carrier>) -> Self {
+        Self { state: Mutex::default(), carrier }
     }
 
-    /// Waits until there may be something; a notification that nobody waited for is kept.
-    pub async fn news(&self) {
-        self.news.notified().await;
+    /// Puts in a frame for the carrier, or notes that it was missed.
+    pub fn push(&self, outgoing: &Arc<Outgoing>) {
+        self.put(outgoing);
+        self.carrier.call();
     }
 
-    /// Puts in a frame, or notes that it was missed. Answers how many bytes wait now.
-    pub fn push(&self, outgoing: &Arc<Outgoing>) -> usize {
+    /// Has everything brought that was put in. Answers how many bytes were.
+    pub fn carry(&self) -> usize {
+        self.carrier.carry()
+    }
+
+    /// Puts in a frame of which the carrier hears later, or notes that it was missed. Answers how many bytes wait now.
+    pub fn put(&self, outgoing: &Arc<Outgoing>) -> usize {
         let mut state = self.lock();
         let largest = state.largest.max(outgoing.frame.len());
         let others = state.bytes + outgoing.frame.len() - largest;
@@ -115,16 +138,13 @@ impl Outbox {
             state.largest = state.largest.max(outgoing.frame.len());
             state.waiting.push_back(outgoing.clone());
         }
-        let bytes = state.bytes;
-        drop(state);
-        self.news.notify_one();
-        bytes
+        state.bytes
     }
 
     /// Notes that a frame was missed that never came here.
     pub fn miss(&self, carries: &Carries) {
         self.lock().missed.get_or_insert_default().note(carries);
-        self.news.notify_one();
+        self.carrier.call();
     }
 
     /// What was missed, to be made up for now: from here on frames wait again.
@@ -137,7 +157,7 @@ impl Outbox {
     /// Ends the session, unless it has ended already. What waits is not sent any more.
     pub fn end(&self, end: End) {
         self.lock().end.get_or_insert(end);
-        self.news.notify_one();
+        self.carrier.call();
     }
 
     /// Lets the session send nothing until then.
@@ -160,13 +180,11 @@ impl Outbox {
         self.lock().end.clone()
     }
 
-    /// Tells the session how many of its edits are saved.
-    pub fn saved(&self, count: u64) {
+    /// Notes how many of the session's edits are saved; the carrier hears of it later.
+    pub fn put_saved(&self, count: u64) {
         let mut state = self.lock();
         state.saved = count;
         state.saved_is_news = true;
-        drop(state);
-        self.news.notify_one();
     }
 
     /// Takes what there is for the session; frames are appended to those in `news`.
@@ -214,13 +232,17 @@ mod tests {
     use super::*;
     use bytes::Bytes;
 
+    fn outbox() -> Outbox {
+        Outbox::new(Arc::new(()))
+    }
+
     fn edit(client: ClientId, clock: Clock, bytes: usize) -> Arc<Outgoing> {
         Arc::new(Outgoing { frame: vec![0; bytes].into(), carries: Carries::Edits(vec![(client, clock)]) })
     }
 
     #[test]
     fn a_session_that_keeps_up_gets_every_frame() {
-        let outbox = Outbox::default();
+        let outbox = outbox();
         let mut news = News::default();
         for clock in 0..1_000 {
             outbox.push(&edit(1, clock, 10));
@@ -232,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_session_that_falls_behind_misses_what_one_diff_brings() {
-        let outbox = Outbox::default();
+        let outbox = outbox();
         for clock in 0..1_000 {
             outbox.push(&edit(1, clock + 5, 10));
         }
@@ -248,7 +270,7 @@ mod tests {
 
     #[test]
     fn bytes_are_bounded_but_one_frame_of_any_size_fits() {
-        let outbox = Outbox::default();
+        let outbox = outbox();
         outbox.push(&edit(1, 0, 5 * MAX_BYTES));
         let mut news = News::default();
         assert!(matches!(outbox.take(&mut news), Taken::News));
@@ -265,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_question_survives_and_an_end_comes_before_everything() {
-        let outbox = Outbox::default();
+        let outbox = outbox();
         outbox.push(&Arc::new(Outgoing { frame: Bytes::new(), carries: Carries::Question }));
         for clock in 0..1_000 {
             outbox.push(&edit(1, clock, 10));
@@ -280,11 +302,11 @@ mod tests {
 
     #[test]
     fn the_newest_number_of_saved_edits_is_told_once() {
-        let outbox = Outbox::default();
+        let outbox = outbox();
         let mut news = News::default();
         assert!(matches!(outbox.take(&mut news), Taken::Nothing));
-        outbox.saved(1);
-        outbox.saved(4);
+        outbox.put_saved(1);
+        outbox.put_saved(4);
         assert!(matches!(outbox.take(&mut news), Taken::News));
         assert_eq!((news.saved, news.frames.len()), (4, 0));
         assert!(matches!(outbox.take(&mut news), Taken::Nothing));
@@ -295,7 +317,7 @@ mod tests {
 
     #[test]
     fn what_applications_say_may_get_lost_and_takes_no_memory_then() {
-        let outbox = Outbox::default();
+        let outbox = outbox();
         let text = Arc::new(Outgoing { frame: vec![b'x'; 1024].into(), carries: Carries::Stateless });
         for _ in 0..10_000 {
             outbox.push(&text);

@@ -6,15 +6,12 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep_until, timeout_at},
-};
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     actor::{DocumentHandle, Gone, Terms},
     end::End,
-    outbox::{Outbox, Taken},
+    outbox::{Carrier, Outbox, Taken},
     presence::SessionId,
     protocol::{Message, dialect::News},
     trace::Edit,
@@ -30,17 +27,18 @@ pub struct Session {
 }
 
 impl Session {
-    /// Joins a document, until a token ends where there is one. Whatever comes for the session, `news` is told.
+    /// Joins a document, until a token ends where there is one. What comes for the session is brought by the carrier, which
+    /// looks for it.
     pub async fn join(
         document: DocumentHandle,
         terms: Terms,
         until: Option<Instant>,
-        news: Arc<Notify>,
+        carrier: Arc<dyn Carrier>,
     ) -> Result<Self, Gone> {
         // Ids are unique in the process, so also on the node.
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = SessionId(NEXT.fetch_add(1, Ordering::Relaxed));
-        let outbox = Arc::new(Outbox::new(news));
+        let outbox = Arc::new(Outbox::new(carrier));
         document.join(id, outbox.clone(), terms).await?;
         Ok(Self { id, document, outbox, until: Mutex::new(until) })
     }
@@ -82,35 +80,20 @@ impl Session {
         self.outbox.ended().unwrap_or(End::Reopening)
     }
 
-    /// Waits for what the client must hear.
-    pub async fn next(&self, news: &mut News) -> Result<(), End> {
-        while !self.look(news).await? {
-            match self.until() {
-                None => self.outbox.news().await,
-                // A time-out: then its token has ended.
-                Some(until) => drop(timeout_at(until, self.outbox.news()).await),
-            }
+    /// Looks for what the client must hear; it is put into `news`.
+    pub fn look(&self, news: &mut News) -> Taken {
+        if self.has_expired() {
+            return Taken::End(expired());
         }
-        Ok(())
+        self.outbox.take(news)
     }
 
-    /// Whether there is something that the client must hear; then it is in `news`.
-    pub async fn look(&self, news: &mut News) -> Result<bool, End> {
-        if self.has_expired() {
-            return Err(expired());
-        }
-        match self.outbox.take(news) {
-            Taken::Nothing => Ok(false),
-            Taken::News => Ok(true),
-            Taken::Behind => {
-                let asking = Asking::new(&self.outbox);
-                // On the heap, as it is rare: whoever looks is as large as the largest thing that is waited for.
-                Box::pin(self.document.catch_up(self.id)).await.map_err(|Gone| self.end())?;
-                asking.done();
-                Ok(false)
-            }
-            Taken::End(end) => Err(end),
-        }
+    /// Asks for what the session has missed.
+    pub async fn catch_up(&self) -> Result<(), End> {
+        let asking = Asking::new(&self.outbox);
+        self.document.catch_up(self.id).await.map_err(|Gone| self.end())?;
+        asking.done();
+        Ok(())
     }
 }
 

@@ -1,5 +1,5 @@
-//! A WebSocket after its handshake: reads frames and writes them, and keeps no buffer while nothing is under way. Whoever
-//! reads and whoever writes share it within one task.
+//! A WebSocket after its handshake: reads frames and writes them, and keeps no buffer while nothing is under way. Its
+//! halves may belong to different tasks.
 //!
 //! The libraries' connections keep what the largest message took for as long as they live, and look at the socket again
 //! with every frame that goes out. Source: RFC 6455.
@@ -9,19 +9,17 @@ pub(crate) mod handshake;
 
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     future::poll_fn,
     io, mem,
     pin::Pin,
-    sync::{Mutex, MutexGuard, PoisonError},
-    task::ready,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tungstenite::protocol::frame::{
-    FrameHeader,
-    coding::{Control, Data, OpCode},
-};
+use tungstenite::protocol::frame::{FrameHeader, coding::OpCode};
 
 pub use self::decoder::{Broken, Decoder, Frame};
 
@@ -40,50 +38,48 @@ thread_local! {
     static GATHERED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// A WebSocket on a stream of bytes.
-pub struct WebSocket<S> {
-    /// Both halves have it, in turns: they are of one task, which may move to another thread.
-    stream: Mutex<S>,
-    decoder: Decoder,
-    unsent: Unsent,
-}
+/// What a WebSocket stands on.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
-/// What was begun to be written. It outlives who wrote it and was given up: a frame must not come in the middle of another.
-#[derive(Default)]
-struct Unsent {
-    gathered: Vec<u8>,
-    /// The payload of the last frame of these, where it is large.
-    large: Bytes,
-    /// How much of `gathered` is written.
-    written: usize,
-}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// The half from which frames come.
-pub struct Reader<'a, S> {
-    stream: &'a Mutex<S>,
-    decoder: &'a mut Decoder,
+pub struct Reader {
+    stream: Arc<Mutex<dyn Stream>>,
+    decoder: Decoder,
 }
 
 /// The half into which frames go.
-pub struct Writer<'a, S> {
-    stream: &'a Mutex<S>,
-    unsent: &'a mut Unsent,
+pub struct Writer {
+    stream: Arc<Mutex<dyn Stream>>,
+    unsent: Unsent,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
-    /// A WebSocket whose messages may have so many bytes.
-    pub fn new(stream: S, limit: usize) -> Self {
-        Self { stream: Mutex::new(stream), decoder: Decoder::new(limit), unsent: Unsent::default() }
-    }
-
-    /// Both halves.
-    pub fn split(&mut self) -> (Reader<'_, S>, Writer<'_, S>) {
-        let Self { stream, decoder, unsent } = self;
-        (Reader { stream, decoder }, Writer { stream, unsent })
-    }
+/// What was put in and has not left. It outlives who wrote it and was given up: a frame must not come in the middle of
+/// another.
+#[derive(Default)]
+struct Unsent {
+    gathered: Vec<u8>,
+    /// How much of `gathered` is written.
+    written: usize,
+    /// The payload of the last frame of `gathered`, where it is large.
+    large: Bytes,
+    /// Frames that come behind that.
+    behind: VecDeque<(OpCode, Bytes)>,
+    /// Whether the stream may hold what it has taken.
+    unflushed: bool,
 }
 
-impl<S: AsyncRead + Unpin> Reader<'_, S> {
+/// Both halves of a WebSocket on a stream of bytes, whose messages may have so many bytes.
+pub fn halves(stream: impl Stream + 'static, limit: usize) -> (Reader, Writer) {
+    let stream: Arc<Mutex<dyn Stream>> = Arc::new(Mutex::new(stream));
+    (
+        Reader { stream: stream.clone(), decoder: Decoder::new(limit) },
+        Writer { stream, unsent: Unsent::default() },
+    )
+}
+
+impl Reader {
     /// The next frame of those that have come.
     pub fn frame(&mut self) -> Result<Option<Frame<'_>>, Broken> {
         self.decoder.frame()
@@ -104,7 +100,7 @@ impl<S: AsyncRead + Unpin> Reader<'_, S> {
         poll_fn(|context| {
             READ.with_borrow_mut(|buffer| {
                 let mut buffer = ReadBuf::new(buffer);
-                ready!(Pin::new(&mut *lock(self.stream)).poll_read(context, &mut buffer))?;
+                ready!(Pin::new(&mut *lock(&self.stream)).poll_read(context, &mut buffer))?;
                 self.decoder.feed(buffer.filled());
                 Ok(!buffer.filled().is_empty()).into()
             })
@@ -113,82 +109,107 @@ impl<S: AsyncRead + Unpin> Reader<'_, S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Writer<'_, S> {
-    /// Writes binary messages, in one write where they are small.
-    pub async fn send(&mut self, messages: &[Bytes]) -> io::Result<()> {
-        self.write().await?;
-        for message in messages {
-            self.begin(OpCode::Data(Data::Binary), message.len());
-            if message.len() <= GATHERED_FRAME_BYTES {
-                self.unsent.gathered.extend_from_slice(message);
-            } else {
-                self.unsent.large = message.clone();
-            }
-            if !self.unsent.large.is_empty() || self.unsent.gathered.len() >= GATHERED_BYTES {
-                self.write().await?;
-            }
+impl Writer {
+    /// Puts in a frame. The payload of a control frame has 125 bytes at most.
+    pub fn put(&mut self, opcode: OpCode, payload: Bytes) {
+        if self.unsent.has_room() && self.unsent.behind.is_empty() {
+            self.unsent.gather(opcode, payload);
+        } else {
+            self.unsent.behind.push_back((opcode, payload));
         }
-        self.write().await?;
-        self.flush().await
     }
 
-    /// Writes a control frame; its payload has 125 bytes at most.
-    pub async fn control(&mut self, kind: Control, payload: &[u8]) -> io::Result<()> {
-        self.write().await?;
-        self.begin(OpCode::Control(kind), payload.len());
-        self.unsent.gathered.extend_from_slice(payload);
-        self.write().await?;
-        self.flush().await
+    /// Whether everything that was put in has left.
+    pub fn is_done(&self) -> bool {
+        self.unsent.gathered.is_empty() && !self.unsent.unflushed
+    }
+
+    /// How many bytes have not left, about.
+    pub fn waiting(&self) -> usize {
+        let Unsent { gathered, large, behind, .. } = &self.unsent;
+        gathered.len() + large.len() + behind.iter().map(|(_, payload)| payload.len()).sum::<usize>()
+    }
+
+    /// Writes what was put in, in one write where it is small.
+    pub fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, unsent } = self;
+        let mut stream = lock(stream);
+        while !unsent.gathered.is_empty() {
+            unsent.unflushed = true;
+            while unsent.written < unsent.gathered.len() {
+                unsent.written +=
+                    ready!(write_some(&mut *stream, &unsent.gathered[unsent.written..], context))?;
+            }
+            while !unsent.large.is_empty() {
+                let written = ready!(write_some(&mut *stream, &unsent.large, context))?;
+                unsent.large.advance(written);
+            }
+            unsent.go_on();
+        }
+        if unsent.unflushed {
+            ready!(Pin::new(&mut *stream).poll_flush(context))?;
+            unsent.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what was put in.
+    pub async fn write(&mut self) -> io::Result<()> {
+        poll_fn(|context| self.poll_write(context)).await
     }
 
     /// Says that nothing more comes.
-    pub async fn shut_down(&self) -> io::Result<()> {
-        poll_fn(|context| Pin::new(&mut *lock(self.stream)).poll_shutdown(context)).await
+    pub async fn shut_down(&mut self) -> io::Result<()> {
+        poll_fn(|context| Pin::new(&mut *lock(&self.stream)).poll_shutdown(context)).await
+    }
+}
+
+impl Unsent {
+    /// Whether one more frame can be put together with those that are.
+    fn has_room(&self) -> bool {
+        self.large.is_empty() && self.gathered.len() < GATHERED_BYTES
     }
 
-    /// Begins a frame with its header.
-    fn begin(&mut self, opcode: OpCode, length: usize) {
-        if self.unsent.gathered.capacity() == 0 {
-            self.unsent.gathered = GATHERED.take();
+    fn gather(&mut self, opcode: OpCode, payload: Bytes) {
+        if self.gathered.capacity() == 0 {
+            self.gathered = GATHERED.take();
         }
         let header = FrameHeader { opcode, ..FrameHeader::default() };
         header
-            .format(length as u64, &mut self.unsent.gathered)
+            .format(payload.len() as u64, &mut self.gathered)
             .expect("a vector takes all that is written to it");
+        if payload.len() <= GATHERED_FRAME_BYTES {
+            self.gathered.extend_from_slice(&payload);
+        } else {
+            self.large = payload;
+        }
     }
 
-    /// Writes what is begun.
-    async fn write(&mut self) -> io::Result<()> {
-        let Unsent { gathered, large, written } = &mut *self.unsent;
-        while *written < gathered.len() {
-            *written += write_some(self.stream, &gathered[*written..]).await?;
+    /// Goes on with the frames behind those that are written, and gives back the room where there are none.
+    fn go_on(&mut self) {
+        self.gathered.clear();
+        self.written = 0;
+        while self.has_room()
+            && let Some((opcode, payload)) = self.behind.pop_front()
+        {
+            self.gather(opcode, payload);
         }
-        while !large.is_empty() {
-            let written = write_some(self.stream, large).await?;
-            large.advance(written);
+        if self.gathered.is_empty() {
+            GATHERED.set(mem::take(&mut self.gathered));
+            self.behind = VecDeque::new();
         }
-        *written = 0;
-        gathered.clear();
-        if gathered.capacity() > 0 {
-            GATHERED.set(mem::take(gathered));
-        }
-        Ok(())
-    }
-
-    async fn flush(&self) -> io::Result<()> {
-        poll_fn(|context| Pin::new(&mut *lock(self.stream)).poll_flush(context)).await
     }
 }
 
 /// Writes as much as the stream takes.
-async fn write_some<S: AsyncWrite + Unpin>(stream: &Mutex<S>, bytes: &[u8]) -> io::Result<usize> {
-    match poll_fn(|context| Pin::new(&mut *lock(stream)).poll_write(context, bytes)).await? {
-        0 => Err(io::ErrorKind::WriteZero.into()),
-        written => Ok(written),
+fn write_some(stream: &mut dyn Stream, bytes: &[u8], context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    match ready!(Pin::new(stream).poll_write(context, bytes))? {
+        0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+        written => Poll::Ready(Ok(written)),
     }
 }
 
-fn lock<S>(stream: &Mutex<S>) -> MutexGuard<'_, S> {
+fn lock<'a>(stream: &'a Mutex<dyn Stream>) -> MutexGuard<'a, dyn Stream + 'static> {
     stream.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -197,16 +218,25 @@ mod tests {
     use futures_util::{FutureExt, SinkExt, StreamExt};
     use tokio::io::{DuplexStream, duplex};
     use tokio_tungstenite::WebSocketStream;
-    use tungstenite::{Message, protocol::Role};
+    use tungstenite::{
+        Message,
+        protocol::{
+            Role,
+            frame::coding::{Control, Data},
+        },
+    };
 
     use super::*;
 
     const LIMIT: usize = 4 * 1024 * 1024;
 
-    /// A server and a client with so many bytes between them.
-    async fn pair(bytes: usize) -> (WebSocket<DuplexStream>, WebSocketStream<DuplexStream>) {
+    const BINARY: OpCode = OpCode::Data(Data::Binary);
+
+    /// A server's halves and a client with so many bytes between them.
+    async fn pair(bytes: usize) -> (Reader, Writer, WebSocketStream<DuplexStream>) {
         let (ours, theirs) = duplex(bytes);
-        (WebSocket::new(ours, LIMIT), WebSocketStream::from_raw_socket(theirs, Role::Client, None).await)
+        let (reader, writer) = halves(ours, LIMIT);
+        (reader, writer, WebSocketStream::from_raw_socket(theirs, Role::Client, None).await)
     }
 
     fn messages() -> Vec<Bytes> {
@@ -217,23 +247,24 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_takes_little_at_a_time_gets_every_message() {
         for bytes in [1_000, 100_000, 10_000_000] {
-            let (mut ours, mut theirs) = pair(bytes).await;
-            let (_, mut writer) = ours.split();
+            let (_reader, mut writer, mut theirs) = pair(bytes).await;
             let sent = messages();
+            sent.iter().for_each(|message| writer.put(BINARY, message.clone()));
             let taken = async {
                 for expected in &sent {
                     assert_eq!(theirs.next().await.unwrap().unwrap(), Message::Binary(expected.clone()));
                 }
             };
-            let (done, ()) = tokio::join!(writer.send(&sent), taken);
+            let (done, ()) = tokio::join!(writer.write(), taken);
             done.unwrap();
+            assert!(writer.is_done());
+            assert_eq!((writer.unsent.gathered.capacity(), writer.unsent.behind.capacity()), (0, 0));
         }
     }
 
     #[tokio::test]
     async fn what_a_client_sends_comes_whole_and_leaves_no_buffer_behind() {
-        let (mut ours, mut theirs) = pair(10_000).await;
-        let (mut reader, mut writer) = ours.split();
+        let (mut reader, mut writer, mut theirs) = pair(10_000).await;
         let sent = messages();
         let sending = async {
             for message in &sent {
@@ -258,21 +289,23 @@ mod tests {
         assert!(came == sent);
         assert_eq!(reader.frame(), Ok(None));
         assert_eq!(reader.decoder.capacity(), 0);
-        writer.control(Control::Pong, b"there?").await.unwrap();
+        writer.put(OpCode::Control(Control::Pong), "there?".into());
+        writer.write().await.unwrap();
         assert_eq!(theirs.next().await.unwrap().unwrap(), Message::Pong("there?".into()));
     }
 
     #[tokio::test]
     async fn what_is_given_up_in_the_middle_of_a_frame_ends_before_the_next() {
         for (size, taken) in [(100_000, 1_000), (20_000, 3), (10_000, 1_000)] {
-            let (mut ours, mut theirs) = pair(taken).await;
+            let (_reader, mut writer, mut theirs) = pair(taken).await;
             let large = Bytes::from(vec![7; size]);
-            let (_, mut writer) = ours.split();
-            let given_up = writer.send(std::slice::from_ref(&large)).now_or_never();
-            assert!(given_up.is_none());
-            let (_, mut writer) = ours.split();
+            writer.put(BINARY, large.clone());
+            assert!(writer.write().now_or_never().is_none());
+            assert!(!writer.is_done());
             let closing = async {
-                writer.control(Control::Close, &1012_u16.to_be_bytes()).await.unwrap();
+                let code = Bytes::copy_from_slice(&1012_u16.to_be_bytes());
+                writer.put(OpCode::Control(Control::Close), code);
+                writer.write().await.unwrap();
             };
             let ((), first) = tokio::join!(closing, async {
                 let first = theirs.next().await.unwrap().unwrap();

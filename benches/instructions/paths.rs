@@ -11,6 +11,7 @@ use quire::{
     guard::Guard,
     hub::Hub,
     name::DocumentName,
+    outbox::Taken,
     presence::{Bounds, Presence, SessionId, State},
     protocol::{
         self, Carries, Message, Outgoing,
@@ -146,7 +147,7 @@ fn fan_out(_: &[Bytes]) {
     let mut members = Vec::new();
     runtime.block_on(async {
         for _ in 0..MEMBERS {
-            let joined = Session::join(handle.clone(), Terms::default(), None, Arc::default());
+            let joined = Session::join(handle.clone(), Terms::default(), None, Arc::new(()));
             let member = joined.await.expect("the document is open");
             hears(&member).await;
             members.push(member);
@@ -182,7 +183,7 @@ fn fan_out(_: &[Bytes]) {
 /// How many frames come for a session next. It looks again and again: where nothing is to be done, the clock moves on.
 async fn hears(session: &Session) -> usize {
     let mut news = News::default();
-    while !session.look(&mut news).await.expect("the document is open") {
+    while !matches!(session.look(&mut news), Taken::News) {
         yield_now().await;
     }
     news.frames.len()

@@ -67,6 +67,7 @@ impl Actor {
     pub(super) async fn stop(&mut self) -> Stopped {
         self.take_leave_of_nodes();
         self.end_all(End::Stopping);
+        self.saver.hurry();
         let save = async {
             let mut broken = false;
             loop {

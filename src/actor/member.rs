@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    mem,
     sync::Arc,
 };
 
@@ -50,6 +51,8 @@ pub struct Terms {
 /// A session, as the actor sees it.
 pub(super) struct Member {
     pub(super) outbox: MemberOutbox,
+    /// Whether something was put into the outbox of which its carrier has not heard.
+    has_news: bool,
     pub(super) terms: Terms,
     /// Whether it was told that its edits are refused.
     pub(super) told_read_only: bool,
@@ -98,6 +101,7 @@ impl Member {
         let own = (terms.tell_saved == TellSaved::Echo).then(Box::default);
         Self {
             outbox,
+            has_news: false,
             terms,
             told_read_only: false,
             own,
@@ -111,6 +115,17 @@ impl Member {
             aside: None,
             budget,
         }
+    }
+
+    /// Tells it something, to be carried with what else it is told. Answers how many bytes wait for it now.
+    pub(super) fn tell(&mut self, outgoing: &Arc<Outgoing>) -> usize {
+        self.has_news = true;
+        self.outbox.0.put(outgoing)
+    }
+
+    /// Has carried what it was told. Answers how many bytes were.
+    pub(super) fn carry(&mut self) -> usize {
+        if mem::take(&mut self.has_news) { self.outbox.0.carry() } else { 0 }
     }
 
     /// Whether its own edits come back to it when they are saved.
@@ -194,11 +209,12 @@ impl Member {
             saved = Some(count);
         }
         if let Some(count) = saved {
-            self.outbox.0.saved(count);
+            self.has_news = true;
+            self.outbox.0.put_saved(count);
         }
         while let Some((_, outgoing)) = self.held.pop_front_if(|(number, _)| *number <= through) {
             self.held_bytes -= outgoing.frame.len();
-            self.outbox.0.push(&outgoing);
+            self.tell(&outgoing);
         }
     }
 }

@@ -1,39 +1,32 @@
 //! The sessions of one connection, and what waits to be written to its client. Reading and writing share them.
 
-mod outside;
-
 use std::{
-    future::Future,
     mem,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, MutexGuard},
 };
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 use tungstenite::protocol::frame::coding::Control;
 
-use self::outside::Outside;
+use super::{
+    line::{Line, State},
+    stay::Stay,
+};
 use crate::{
     actor::Terms,
     config::Limits,
     end::End,
     name::DocumentName,
+    outbox::Carrier,
     presence::SessionId,
     protocol::{
         Message,
-        dialect::{Address, Dialect, News, Request},
+        dialect::{Address, Request},
     },
     session::Session,
-    trace::Edit,
 };
-
-/// How long before its token ends a client is asked for a new one; half its time where it is shorter.
-const ASK_BEFORE: Duration = Duration::from_secs(30);
 
 /// Somebody who may come into a document.
 #[derive(Debug, Clone)]
@@ -57,8 +50,12 @@ pub trait Entrance: Send + Sync {
     /// Looks at a token: whether its bearer may come into the document of this name.
     fn admit<'a>(&'a self, document: &'a str, token: &'a str) -> BoxFuture<'a, Result<Admitted, End>>;
 
-    /// Joins the document. Whatever comes for the session, `news` is told.
-    fn join<'a>(&'a self, admitted: &'a Admitted, news: Arc<Notify>) -> BoxFuture<'a, Result<Session, End>>;
+    /// Joins the document. What comes for the session is brought by the carrier.
+    fn join<'a>(
+        &'a self,
+        admitted: &'a Admitted,
+        carrier: Arc<dyn Carrier>,
+    ) -> BoxFuture<'a, Result<Session, End>>;
 
     /// A session of this user has ended.
     fn left(&self, document: &DocumentName, session: SessionId, user: Option<&str>, end: &End);
@@ -71,60 +68,20 @@ pub trait Entrance: Send + Sync {
 pub(super) struct Stays<'a> {
     entrance: &'a dyn Entrance,
     limits: &'a Limits,
-    /// Told of everything that is to be written.
-    news: Arc<Notify>,
-    /// Whether something is on its way that the client has not taken yet.
-    writing: AtomicBool,
-    state: Mutex<State>,
+    /// They are on the line, where what they have for the client is looked for.
+    line: Arc<Line>,
 }
 
-struct State {
-    dialect: Box<dyn Dialect>,
-    stays: Vec<Arc<Stay>>,
-    /// How often `stays` has changed.
-    changes: u64,
-    /// Under which addresses there is no session.
-    outside: Outside,
-    /// What the client is told beside what its sessions have.
-    frames: Vec<Bytes>,
-    /// Pings and pongs for the client.
-    controls: Vec<(Control, Bytes)>,
-}
-
-struct Stay {
-    address: Address,
-    document: DocumentName,
-    user: Option<Arc<str>>,
-    session: Session,
-    /// When the client is asked for a new token.
-    ask_at: Mutex<Option<Instant>>,
-}
-
-/// The sessions as the writer knows them.
-#[derive(Default)]
-pub(super) struct Known {
-    stays: Vec<Arc<Stay>>,
-    changes: u64,
-    news: News,
+impl Drop for Stays<'_> {
+    fn drop(&mut self) {
+        // Documents know the line. Without this, who has left without an end would stay for ever.
+        self.lock().stays.clear();
+    }
 }
 
 impl<'a> Stays<'a> {
-    pub(super) fn new(dialect: Box<dyn Dialect>, entrance: &'a dyn Entrance, limits: &'a Limits) -> Self {
-        let state = State {
-            dialect,
-            stays: Vec::new(),
-            changes: 0,
-            outside: Outside::default(),
-            frames: Vec::new(),
-            controls: Vec::new(),
-        };
-        Self {
-            entrance,
-            limits,
-            news: Arc::default(),
-            writing: AtomicBool::new(false),
-            state: Mutex::new(state),
-        }
+    pub(super) fn new(line: Arc<Line>, entrance: &'a dyn Entrance, limits: &'a Limits) -> Self {
+        Self { entrance, limits, line }
     }
 
     /// Joins the only document of a connection.
@@ -214,22 +171,21 @@ impl<'a> Stays<'a> {
     }
 
     async fn enter(&self, address: Address, admitted: Admitted) -> Result<(), End> {
-        let session = match self.entrance.join(&admitted, self.news.clone()).await {
+        let session = match self.entrance.join(&admitted, self.line.clone()).await {
             Ok(session) => session,
             Err(end) => return self.over(&address, end),
         };
         let Admitted { document, terms, until } = admitted;
         let early = {
             let mut state = self.lock();
-            let ask_at = Mutex::new(state.ask_at(&address, until));
-            let user = terms.user;
-            state.stays.push(Arc::new(Stay { address: address.clone(), document, user, session, ask_at }));
-            state.changes += 1;
+            let stay = Stay::new(address.clone(), document, terms.user, session);
+            stay.ask_before(state.dialect.ask_for_token(&address).and(until));
+            state.stays.push(Arc::new(stay));
             let first = state.dialect.joined(&address, terms.read_only);
             state.frames.extend(first);
             state.outside.take(&address)
         };
-        self.news.notify_one();
+        self.line.call();
         for message in early {
             let Some(stay) = self.find(&address) else { break };
             self.lock().dialect.receives(&address, &message);
@@ -259,12 +215,11 @@ impl<'a> Stays<'a> {
         };
         let mut state = self.lock();
         // Who has no newer one is not asked again.
-        let ask_at = state.ask_at(address, until.filter(|_| until > before));
-        *stay.ask_at.lock().unwrap_or_else(PoisonError::into_inner) = ask_at;
+        stay.ask_before(state.dialect.ask_for_token(address).and(until).filter(|_| until > before));
         let told = state.dialect.joined(address, read_only);
         state.frames.extend(told);
         drop(state);
-        self.news.notify_one();
+        self.line.call();
         Ok(())
     }
 
@@ -283,7 +238,7 @@ impl<'a> Stays<'a> {
         if !self.leave(address, &end) {
             self.entrance.refused(&document, &end);
         }
-        self.news.notify_one();
+        self.line.call();
         if goes_on { Ok(()) } else { Err(end) }
     }
 
@@ -292,10 +247,7 @@ impl<'a> Stays<'a> {
         let mut state = self.lock();
         let Some(at) = state.stays.iter().position(|stay| stay.address == *address) else { return false };
         let stay = state.stays.swap_remove(at);
-        state.changes += 1;
         drop(state);
-        // The writer lets go of it when it looks again.
-        self.news.notify_one();
         stay.end(self.entrance, end);
         true
     }
@@ -330,62 +282,33 @@ impl<'a> Stays<'a> {
         state.controls.retain(|(waiting, _)| *waiting != kind);
         state.controls.push((kind, payload));
         drop(state);
-        self.news.notify_one();
+        self.line.call();
     }
 
     /// Tells the client this frame.
     pub(super) fn say(&self, frame: Bytes) {
         self.lock().frames.push(frame);
-        self.news.notify_one();
+        self.line.call();
     }
 
-    /// Puts everything that the client must hear into `frames`. Answers with its pings and pongs.
-    pub(super) async fn gather(
-        &self,
-        known: &mut Known,
-        frames: &mut Vec<Bytes>,
-    ) -> Result<Vec<(Control, Bytes)>, End> {
-        let controls = {
-            let mut state = self.lock();
-            if state.changes != known.changes {
-                known.stays.clone_from(&state.stays);
-                known.changes = state.changes;
-            }
-            // With the sessions: what is said of a session comes before what it has.
-            frames.append(&mut state.frames);
-            mem::take(&mut state.controls)
-        };
-        let Known { stays, news, .. } = known;
-        for stay in stays {
-            match stay.session.look(news).await {
-                Ok(true) => self.lock().dialect.write(&stay.address, news, frames),
-                Ok(false) => {}
-                // Unless the reader has let go of it meanwhile.
-                Err(end) if self.lock().stays.iter().any(|held| Arc::ptr_eq(held, stay)) => {
-                    self.over(&stay.address, end)?;
-                }
-                Err(_) => {}
-            }
-            if stay.ask_now() {
-                frames.extend(self.lock().dialect.ask_for_token(&stay.address));
-            }
+    /// A session has missed something.
+    pub(super) async fn catch_up(&self, stay: &Arc<Stay>) -> Result<(), End> {
+        match stay.session.catch_up().await {
+            Ok(()) => Ok(()),
+            Err(end) => self.ended(stay, end),
         }
-        Ok(controls)
     }
 
-    /// Whether something is on its way that the client has not taken yet.
-    pub(super) fn is_writing(&self) -> bool {
-        self.writing.load(Ordering::Relaxed)
+    /// A session is over, by its document or with its token.
+    pub(super) fn ended(&self, stay: &Arc<Stay>, end: End) -> Result<(), End> {
+        // Unless the reader has let go of it meanwhile.
+        let is_here = self.lock().stays.iter().any(|held| Arc::ptr_eq(held, stay));
+        if is_here { self.over(&stay.address, end) } else { Ok(()) }
     }
 
-    /// Notes whether it is.
-    pub(super) fn set_writing(&self, writing: bool) {
-        self.writing.store(writing, Ordering::Relaxed);
-    }
-
-    /// Waits until there may be something to be written.
-    pub(super) async fn news(&self) {
-        self.news.notified().await;
+    /// When something is to be done without news.
+    pub(super) fn timer(&self) -> Option<Instant> {
+        self.lock().stays.iter().filter_map(|stay| stay.timer()).min()
     }
 
     /// Nobody is remembered without end who is not in.
@@ -409,43 +332,6 @@ impl<'a> Stays<'a> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn ask_at(&self, address: &Address, until: Option<Instant>) -> Option<Instant> {
-        let until = until.filter(|_| self.dialect.ask_for_token(address).is_some())?;
-        let left = until.saturating_duration_since(Instant::now());
-        Some(until - ASK_BEFORE.min(left / 2))
-    }
-}
-
-impl Stay {
-    fn receive(&self, entrance: &dyn Entrance, message: Message) -> impl Future<Output = Result<(), End>> {
-        let edit = Edit::begin(&self.document, entrance.dialect(), &message);
-        self.session.receive(message, edit)
-    }
-
-    fn end(&self, entrance: &dyn Entrance, end: &End) {
-        entrance.left(&self.document, self.session.id(), self.user.as_deref(), end);
-    }
-
-    /// Whether it is time to ask for a new token; then it is asked for once.
-    fn ask_now(&self) -> bool {
-        let mut ask_at = self.ask_at.lock().unwrap_or_else(PoisonError::into_inner);
-        ask_at.take_if(|at| *at <= Instant::now()).is_some()
-    }
-
-    fn timer(&self) -> Option<Instant> {
-        let ask_at = *self.ask_at.lock().unwrap_or_else(PoisonError::into_inner);
-        [ask_at, self.session.until()].into_iter().flatten().min()
-    }
-}
-
-impl Known {
-    /// When something is to be done without news.
-    pub(super) fn timer(&self) -> Option<Instant> {
-        self.stays.iter().filter_map(|stay| stay.timer()).min()
+        self.line.lock()
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 use tracing::info;
 
 use super::Shared;
@@ -19,6 +19,7 @@ use crate::{
     end::End,
     level::Level,
     name::DocumentName,
+    outbox::Carrier,
     presence::SessionId,
     session::Session,
     webhooks::event::What,
@@ -103,12 +104,12 @@ impl Entrance {
     }
 
     /// Joins a document, which is opened where it is not open.
-    async fn enter(&self, admitted: &Admitted, news: Arc<Notify>) -> Result<Session, End> {
+    async fn enter(&self, admitted: &Admitted, carrier: Arc<dyn Carrier>) -> Result<Session, End> {
         let Admitted { document, terms, until } = admitted;
         self.count(terms.user.as_ref()).await?;
         for _ in 0..JOIN_TRIES {
             let handle = self.shared.hub.open(document).map_err(|unopened| unopened.end())?;
-            if let Ok(session) = Session::join(handle, terms.clone(), *until, news.clone()).await {
+            if let Ok(session) = Session::join(handle, terms.clone(), *until, carrier.clone()).await {
                 self.shared.metrics.session_began(self.dialect);
                 info!(%document, user = terms.user.as_deref(), session = session.id().0, "joined");
                 let user = terms.user.as_deref().map(str::to_owned);
@@ -133,8 +134,12 @@ impl connection::Entrance for Entrance {
         Box::pin(self.admit_with(document, token))
     }
 
-    fn join<'a>(&'a self, admitted: &'a Admitted, news: Arc<Notify>) -> BoxFuture<'a, Result<Session, End>> {
-        Box::pin(self.enter(admitted, news))
+    fn join<'a>(
+        &'a self,
+        admitted: &'a Admitted,
+        carrier: Arc<dyn Carrier>,
+    ) -> BoxFuture<'a, Result<Session, End>> {
+        Box::pin(self.enter(admitted, carrier))
     }
 
     fn left(&self, document: &DocumentName, session: SessionId, user: Option<&str>, end: &End) {

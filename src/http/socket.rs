@@ -24,7 +24,7 @@ use crate::{
     hub::Stopping,
     name::DocumentName,
     protocol::{dialect::Dialect, hocuspocus::Hocuspocus, y_sweet::YSweet, y_websocket::YWebsocket},
-    websocket::{WebSocket, handshake::Handshake},
+    websocket::{self, handshake::Handshake},
 };
 
 #[derive(Debug, Deserialize)]
@@ -83,17 +83,17 @@ impl Upgrade {
         let Shared { limits, metrics, drain, connections, .. } = shared;
         connections.spawn(async move {
             let Ok(connection) = connection.await else { return };
-            let mut socket = WebSocket::new(TokioIo::new(connection), limits.frame_bytes);
+            let socket = websocket::halves(TokioIo::new(connection), limits.frame_bytes);
             match admitted {
                 Ok(admitted) => {
                     let node = connection::Node { limits: &limits, metrics: &metrics, drain: &drain };
-                    connection::serve(&mut socket, dialect, &entrance, admitted, node).await;
+                    connection::serve(socket, dialect, &entrance, admitted, node).await;
                 }
                 // Clients come back for ever where the upgrade itself is refused.
                 Err(refused) => {
                     let (document, end) = *refused;
                     entrance.refused(document.as_str(), &end);
-                    Box::pin(connection::close(&mut socket, &end)).await;
+                    Box::pin(connection::close(socket, &end)).await;
                 }
             }
             drop(place);

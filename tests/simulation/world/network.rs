@@ -8,6 +8,7 @@ use quire::{
     actor::{TellSaved, Terms},
     end::End,
     lib0::Reader,
+    outbox::Taken,
     protocol::{self, Message, dialect::News, y_websocket},
     session::Session,
     trace::Edit,
@@ -60,7 +61,7 @@ impl World {
         let join = async {
             let document = process.open()?;
             Ok::<_, String>(
-                Session::join(document, Terms { tell_saved, ..Terms::default() }, None, Arc::default()).await,
+                Session::join(document, Terms { tell_saved, ..Terms::default() }, None, Arc::new(())).await,
             )
         };
         let Ok(session) = process.runtime.block_on(join)? else {
@@ -231,10 +232,18 @@ impl World {
                 continue;
             }
             let mut news = News::default();
-            let next = process.runtime.block_on(async { session.next(&mut news).now_or_never() });
-            match next {
-                None => {}
-                Some(Ok(())) => {
+            let found = match session.look(&mut news) {
+                Taken::Behind => {
+                    match process.runtime.block_on(async { session.catch_up().now_or_never() }) {
+                        Some(Err(end)) => Taken::End(end),
+                        Some(Ok(())) | None => Taken::Nothing,
+                    }
+                }
+                found => found,
+            };
+            match found {
+                Taken::Nothing | Taken::Behind => {}
+                Taken::News => {
                     for outgoing in news.frames {
                         self.send_down(index, outgoing.frame.clone())?;
                     }
@@ -242,7 +251,7 @@ impl World {
                         self.count_saved(index, news.saved)?;
                     }
                 }
-                Some(Err(end)) => self.ended(index, end)?,
+                Taken::End(end) => self.ended(index, end)?,
             }
         }
         Ok(())

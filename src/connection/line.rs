@@ -1,0 +1,206 @@
+//! The way to a client: what its sessions have for it is put into frames and written, by the connection's own task, or by
+//! whoever has news for it and finds that the socket takes them at once.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io, mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::{sync::Notify, task::coop::unconstrained, time::Instant};
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+use super::{outside::Outside, stay::Stay};
+use crate::{
+    end::End,
+    outbox::{Carrier, Taken},
+    protocol::dialect::{Dialect, News},
+    websocket::Writer,
+};
+
+thread_local! {
+    /// Where news and frames are put between an outbox and a socket.
+    static SCRATCH: RefCell<(News, Vec<Bytes>)> = RefCell::default();
+}
+
+/// The way to one client.
+pub(super) struct Line {
+    state: Mutex<State>,
+    writing: Mutex<Writing>,
+    news: Notify,
+}
+
+/// What the client is told, and who tells it.
+pub(super) struct State {
+    pub(super) dialect: Box<dyn Dialect>,
+    pub(super) stays: Vec<Arc<Stay>>,
+    /// Under which addresses there is no session.
+    pub(super) outside: Outside,
+    /// What the client is told beside what its sessions have.
+    pub(super) frames: Vec<Bytes>,
+    /// Pings and pongs for the client.
+    pub(super) controls: Vec<(Control, Bytes)>,
+}
+
+/// Held by whoever writes, from looking for frames on: they leave in the order in which they were found.
+struct Writing {
+    /// None when the connection is over.
+    writer: Option<Writer>,
+    /// When the client was last sent data.
+    spoke_at: Instant,
+    /// How many bytes were found of which nobody has been told.
+    uncounted: usize,
+}
+
+/// What was found for a client.
+pub(super) enum Found {
+    /// Nothing.
+    Nothing,
+    /// Frames of so many bytes, which have been written.
+    Frames(usize),
+    /// A session that must catch up.
+    Behind(Arc<Stay>),
+    /// A session that is over.
+    Over(Arc<Stay>, End),
+}
+
+impl Line {
+    pub(super) fn new(dialect: Box<dyn Dialect>, writer: Writer) -> Self {
+        let state = State {
+            dialect,
+            stays: Vec::new(),
+            outside: Outside::default(),
+            frames: Vec::new(),
+            controls: Vec::new(),
+        };
+        let writing = Writing { writer: Some(writer), spoke_at: Instant::now(), uncounted: 0 };
+        Self { state: Mutex::new(state), writing: Mutex::new(writing), news: Notify::new() }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until there may be something to be written.
+    pub(super) async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// When the client was last sent data.
+    pub(super) fn spoke_at(&self) -> Instant {
+        self.writing().spoke_at
+    }
+
+    /// Whether there is something that the client has not taken yet.
+    pub(super) fn is_writing(&self) -> bool {
+        self.writing().writer.as_ref().is_some_and(|writer| !writer.is_done())
+    }
+
+    /// How many bytes the client has not taken yet, about.
+    pub(super) fn waiting(&self) -> usize {
+        self.writing().writer.as_ref().map_or(0, Writer::waiting)
+    }
+
+    /// Writes what there is for the client, and waits until it has taken that.
+    pub(super) async fn write(&self) -> io::Result<Found> {
+        poll_fn(|context| self.writing().poll_write(self.lock(), context)).await
+    }
+
+    /// The writer, for the last words. From now on nothing else is written.
+    pub(super) fn take_writer(&self) -> Option<Writer> {
+        self.writing().writer.take()
+    }
+
+    fn writing(&self) -> MutexGuard<'_, Writing> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Carrier for Line {
+    fn call(&self) {
+        self.news.notify_one();
+    }
+
+    fn carry(&self) -> usize {
+        // Not before all is written: whoever carries writes to many, more than a task may before it must let others go on.
+        let write = unconstrained(poll_fn(|context| {
+            // Nobody is waited for who is at work on it at this moment.
+            match (self.writing.try_lock(), self.state.try_lock()) {
+                (Ok(mut writing), Ok(state)) => writing.poll_write(state, context),
+                _ => Poll::Pending,
+            }
+        }));
+        match write.now_or_never() {
+            Some(Ok(Found::Nothing)) => 0,
+            Some(Ok(Found::Frames(bytes))) => bytes,
+            // The rest is the task's.
+            None | Some(Ok(Found::Behind(_) | Found::Over(..)) | Err(_)) => {
+                self.call();
+                0
+            }
+        }
+    }
+}
+
+impl Writing {
+    fn poll_write(
+        &mut self,
+        mut state: MutexGuard<'_, State>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<Found>> {
+        let Some(writer) = &mut self.writer else { return Poll::Ready(Ok(Found::Nothing)) };
+        let mut found = Found::Frames(0);
+        if writer.is_done() {
+            let data;
+            (found, data) = state.gather(writer);
+            if data > 0 {
+                self.spoke_at = Instant::now();
+                self.uncounted += data;
+            }
+        }
+        drop(state);
+        ready!(writer.poll_write(context))?;
+        if let Found::Frames(bytes) = &mut found {
+            *bytes = mem::take(&mut self.uncounted);
+        }
+        Poll::Ready(Ok(found))
+    }
+}
+
+impl State {
+    /// Puts everything that the client must hear into the writer. Answers what was found, and how many bytes of data.
+    fn gather(&mut self, writer: &mut Writer) -> (Found, usize) {
+        let Self { dialect, stays, frames: own, controls, .. } = self;
+        let mut found = if controls.is_empty() { Found::Nothing } else { Found::Frames(0) };
+        for (kind, payload) in mem::take(controls) {
+            writer.put(OpCode::Control(kind), payload);
+        }
+        SCRATCH.with_borrow_mut(|(news, frames)| {
+            // What is said of a session comes before what it has.
+            frames.extend(mem::take(own));
+            for stay in stays {
+                match stay.session.look(news) {
+                    Taken::News => dialect.write(&stay.address, news, frames),
+                    Taken::Nothing => {}
+                    Taken::Behind => found = Found::Behind(stay.clone()),
+                    Taken::End(end) => found = Found::Over(stay.clone(), end),
+                }
+                if stay.ask_now() {
+                    frames.extend(dialect.ask_for_token(&stay.address));
+                }
+            }
+            let bytes = frames.iter().map(Bytes::len).sum();
+            if !frames.is_empty() && matches!(found, Found::Nothing) {
+                found = Found::Frames(bytes);
+            }
+            for frame in frames.drain(..) {
+                writer.put(OpCode::Data(Data::Binary), frame);
+            }
+            (found, bytes)
+        })
+    }
+}
