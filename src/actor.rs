@@ -202,6 +202,9 @@ impl Actor {
         }
         debug!(records = log.records, bytes = log.bytes, gaps = loaded.gaps.len(), "document opened");
         self.document = loaded.document;
+        if let Some(whole) = loaded.whole {
+            self.note_whole(&whole);
+        }
         self.document.limit_bytes(self.around.limits.document_bytes);
         self.relay = Relay::new(feed, loaded.gaps);
         let Surroundings { history, metrics, webhooks, troubles, .. } = self.around.clone();

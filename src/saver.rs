@@ -2,6 +2,7 @@
 //! appends what has gathered as one record, says what is saved, and compacts a log that has grown.
 
 mod compaction;
+mod comparison;
 mod loading;
 mod log;
 
@@ -17,7 +18,7 @@ use tokio::{
     sync::oneshot,
     time::{Instant, sleep, sleep_until},
 };
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use self::compaction::Compacted;
 pub use self::{
@@ -301,68 +302,6 @@ impl Saver {
         self.begin_version();
     }
 
-    /// Begins to load what the backend has, after a while, to be compared with the document.
-    pub fn compare(&mut self, after: Duration) {
-        // One that is under way may have seen what was there before, or wait for a while.
-        if self.comparison.is_some() && !after.is_zero() {
-            self.compare_again = true;
-            return;
-        }
-        let (name, backend) = (self.name.clone(), self.backend.clone());
-        self.comparison = Some(Box::pin(async move {
-            sleep(after).await;
-            loop {
-                match load(&*backend, &name).await {
-                    Ok(loaded) => return Ok(loaded),
-                    Err(LoadError::Backend(error @ (BackendError::Deleted | BackendError::Recreated))) => {
-                        return Err(error);
-                    }
-                    Err(LoadError::Backend(error)) => debug!(document = %name, %error, "not compared yet"),
-                    Err(LoadError::Unreadable(reason)) => {
-                        error!(document = %name, %reason, "what is stored cannot be read; nothing is saved meanwhile");
-                    }
-                }
-                sleep(RETRY).await;
-            }
-        }));
-    }
-
-    /// Notes what the backend has, now that the document has all of that too; what only the document has is
-    /// appended.
-    pub fn compared(&mut self, theirs: &Loaded, document: &Document) -> Result<(), UpdateError> {
-        // An empty document is one, too.
-        let is_gone = self.exists() && theirs.log.is_empty();
-        self.log = theirs.log;
-        self.lost = false;
-        // Whatever was under way or waited: it is in the store, or in what is appended now.
-        if let Some(append) = self.append.take() {
-            self.users.extend(append.users);
-            self.traced.append(append.traced);
-        }
-        self.forget_waiting();
-        if !is_gone && theirs.document.fingerprint()? == document.fingerprint()? {
-            if self.saved < self.noted {
-                self.webhooks.tell(&self.name, What::Changed { users: mem::take(&mut self.users) });
-            }
-            self.saved = self.noted;
-            mem::take(&mut self.traced).saved();
-        } else {
-            let theirs = theirs.document.state_vector();
-            let missing = document.diff(&theirs)?;
-            let ours = document.state_vector();
-            let from = ours.iter().map(|(client, clock)| (client, theirs.get(client), clock));
-            self.waiting_from =
-                from.filter(|(_, from, to)| from < to).map(|(client, from, _)| (client, from)).collect();
-            warn!(document = %self.name, bytes = missing.len(), "the store lacks edits that are here; they are saved again");
-            self.waiting_bytes = missing.len();
-            self.waiting.push(Authored { update: missing, user: None });
-        }
-        if mem::take(&mut self.compare_again) {
-            self.compare(RETRY);
-        }
-        Ok(())
-    }
-
     /// Begins to append what waits although the document cannot be asked any more.
     pub fn start_without_document(&mut self) {
         if mem::take(&mut self.dropped) {
@@ -478,5 +417,45 @@ async fn next<T>(answer: Option<&mut Answer<T>>) -> Result<T, BackendError> {
     match answer {
         Some(answer) => answer.await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep_until;
+
+    use super::*;
+    use crate::backend::embedded::Embedded;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_waits_for_is_appended_with_that_of_other_documents() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let backend: Arc<dyn Backend> = Arc::new(Embedded::open(folder.path()).unwrap());
+        let apart = backend.append_delay();
+        let saver = |name| {
+            let log = LogSize::default();
+            let name = DocumentName::new(name).unwrap();
+            Saver::new(
+                name,
+                backend.clone(),
+                log,
+                Arc::default(),
+                Arc::default(),
+                Teller::default(),
+                Arc::default(),
+            )
+        };
+        let (mut letter, mut plan) = (saver("letter"), saver("plan"));
+        let empty = Bytes::from_static(&[0, 0]);
+        let moment = next_moment(apart).unwrap();
+        sleep_until(moment).await;
+        letter.note(empty.clone(), &[], None);
+        sleep_until(moment + apart / 2).await;
+        plan.note(empty, &[], None);
+        assert_eq!(letter.append_due(), Some(moment + apart));
+        assert_eq!(plan.append_due(), letter.append_due());
+        // Somebody is told when it is saved.
+        plan.expect();
+        assert!(plan.append_due().unwrap() <= Instant::now());
     }
 }

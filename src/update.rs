@@ -26,6 +26,8 @@ pub const MAX_CLOCK: u64 = (1 << 31) - 2;
 const MAX_PARTS: usize = 250_000;
 /// Bytes of one update, so that places in it are small numbers.
 const MAX_BYTES: usize = u32::MAX as usize;
+/// Bytes of a small block: of those for which there is room from the beginning.
+const LIKELY_BLOCK_BYTES: usize = 8;
 
 /// One unit of content: the replica that made it and its place in that replica's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -245,6 +247,8 @@ impl<'a> Update<'a> {
         if count == 0 {
             return Err(Malformed::Rule("a client is listed without edits"));
         }
+        // Not more than is likely, whatever the count says.
+        self.blocks.reserve((count as usize).min(reader.remaining() / LIKELY_BLOCK_BYTES));
         for _ in 0..count {
             let block = self.read_block(reader, clock as Clock)?;
             clock += u64::from(block.len);

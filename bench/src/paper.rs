@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use flate2::read::GzDecoder;
 use serde::Deserialize;
 use yrs::{
-    Doc, GetString, OffsetKind, Options, ReadTxn, StateVector, Text, Transact, Update,
+    ClientID, Doc, GetString, OffsetKind, Options, ReadTxn, StateVector, Text, Transact, Update,
     updates::decoder::Decode,
 };
 
@@ -69,7 +69,9 @@ impl Paper {
 }
 
 fn doc() -> Doc {
-    Doc::with_options(Options { offset_kind: OffsetKind::Utf16, ..Options::default() })
+    // Yjs makes ids of 32 bits, yrs larger ones, which every block would repeat.
+    let client_id = ClientID::new(0xcafe_f00d);
+    Doc::with_options(Options { client_id, offset_kind: OffsetKind::Utf16, ..Options::default() })
 }
 
 /// How many clocks an update of text brings.

@@ -29,12 +29,22 @@ impl Actor {
         {
             return Ok(step_2.clone());
         }
-        let frame = protocol::sync_step_2(&self.document.diff(&since)?);
+        let diff = self.document.diff(&since)?;
+        Ok(self.note_step_2(since, &diff))
+    }
+
+    /// Notes all of the document as one update, for who has nothing of it.
+    pub(super) fn note_whole(&mut self, whole: &Bytes) {
+        self.note_step_2(StateVector::default(), whole);
+    }
+
+    fn note_step_2(&mut self, since: StateVector, diff: &Bytes) -> Arc<Outgoing> {
         let known = self.document.state_vector();
         let lacks = known.iter().map(|(client, clock)| (client, since.get(client).min(clock)));
-        let step_2 = Arc::new(Outgoing { frame, carries: Carries::Edits(lacks.collect()) });
+        let carries = Carries::Edits(lacks.collect());
+        let step_2 = Arc::new(Outgoing { frame: protocol::sync_step_2(diff), carries });
         self.last_step_2 = Some((since, step_2.clone()));
-        Ok(step_2)
+        step_2
     }
 
     /// Brings a session up to date that has missed something.

@@ -204,3 +204,69 @@ impl State {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::{protocol::y_websocket::YWebsocket, websocket::halves};
+
+    /// A line to a client that takes so many bytes before it reads.
+    fn line(bytes: usize) -> (Line, DuplexStream) {
+        let (ours, theirs) = duplex(bytes);
+        let (_, writer) = halves(ours, 1_000);
+        (Line::new(Box::new(YWebsocket("letter".into())), writer), theirs)
+    }
+
+    fn is_called(line: &Line) -> bool {
+        line.news().now_or_never().is_some()
+    }
+
+    #[tokio::test]
+    async fn what_the_client_takes_at_once_needs_no_task() {
+        let (line, mut theirs) = line(1_000);
+        assert_eq!(line.carry(), 0);
+        line.lock().frames.push("news".into());
+        assert_eq!(line.carry(), 4);
+        let mut came = [0; 6];
+        theirs.read_exact(&mut came).await.unwrap();
+        assert_eq!(came, *b"\x82\x04news");
+        assert!(!is_called(&line));
+    }
+
+    #[tokio::test]
+    async fn the_task_ends_what_the_client_does_not_take() {
+        let (line, mut theirs) = line(10);
+        line.lock().frames.push("a longer story".into());
+        assert_eq!(line.carry(), 0);
+        assert!(is_called(&line) && line.is_writing());
+        line.lock().frames.push("news".into());
+        assert_eq!(line.carry(), 0, "the story comes first");
+        assert!(is_called(&line));
+        let mut came = [0; 22];
+        let task = async {
+            let mut bytes = 0;
+            while let Found::Frames(more) = line.write().await.unwrap() {
+                bytes += more;
+            }
+            bytes
+        };
+        let (bytes, read) = tokio::join!(task, theirs.read_exact(&mut came));
+        read.unwrap();
+        assert_eq!((bytes, came), (18, *b"\x82\x0ea longer story\x82\x04news"));
+        assert!(!line.is_writing());
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_who_is_at_work_on_the_line() {
+        let (line, _theirs) = line(1_000);
+        let reading = line.lock();
+        assert_eq!(line.carry(), 0);
+        assert!(is_called(&line));
+        drop(reading);
+        drop(line.take_writer());
+        line.lock().frames.push("too late".into());
+        assert_eq!(line.carry(), 0);
+    }
+}

@@ -19,6 +19,8 @@ use crate::{
 pub struct Loaded {
     /// The document.
     pub document: Document,
+    /// All of it as one update, where it was stored as that.
+    pub whole: Option<Bytes>,
     /// What is in its log too, but needs something that is not.
     pub gaps: Vec<Rest>,
     /// The size of its log.
@@ -76,5 +78,7 @@ pub fn open(stored: &Stored) -> Result<Loaded, String> {
     for update in &stored.set_aside {
         document.set_aside(update);
     }
-    Ok(Loaded { document, gaps: gaps.into_iter().map(|(_, rest)| rest).collect(), log })
+    let gaps = gaps.into_iter().map(|(_, rest)| rest).collect();
+    let whole = (log.records == 0).then(|| updates.pop()).flatten();
+    Ok(Loaded { document, whole, gaps, log })
 }
