@@ -25,7 +25,7 @@
 //!   Actor::receive          drains what waits, as one batch
 //!     Document::receive     update::read, the guard, yrs; what is news, what needs something missing
 //!     Actor::tell_others    encoded once; to every peer but the sender:
-//!       outboxes            → connection: frame out
+//!       outboxes            carried at once into the sockets that take it; the rest → connection: frame out
 //!       Saver::note         → Backend::append; when it is durable, the sender's session says "saved"
 //! ------------------------- Redis: the log, and a message to all who follow the document
 //!   Feed::next              on another node: Actor::take_incoming → Document::receive_kept → outboxes
