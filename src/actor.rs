@@ -459,6 +459,8 @@ impl Actor {
         self.lost.push_back((Instant::now() + PRESENCE_GRACE, session));
         if self.members.is_empty() {
             self.rest_at = Instant::now() + self.around.idle;
+            self.last_step_2 = None;
+            self.saver.expect();
         }
     }
 

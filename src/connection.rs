@@ -82,7 +82,7 @@ pub async fn serve(
             None => stays.say_nothing(),
         }
         // Both ways go on side by side: a client that does not read may still write, and the other way round. Each is
-        // looked at only when it has been woken: most of what happens is that there is something to write.
+        // looked at only when it has been woken.
         let mut ways = FuturesUnordered::<BoxFuture<'_, _>>::new();
         ways.push(Box::pin(read(&mut reader, &line, &stays, node)));
         ways.push(Box::pin(write(&line, &stays, node.metrics)));
@@ -213,8 +213,10 @@ async fn read(
 async fn write(line: &Line, stays: &Stays<'_>, metrics: &Metrics) -> Result<Infallible, End> {
     let mut alarm = pin!(sleep_until(Instant::now() + KEEP_ALIVE));
     loop {
-        match within(line).await? {
-            Found::Frames(bytes) => drop(metrics.sent_bytes.inc_by(bytes as u64)),
+        let (found, bytes) = within(line).await?;
+        metrics.sent_bytes.inc_by(bytes as u64);
+        match found {
+            Found::Frames => {}
             Found::Behind(stay) => Box::pin(stays.catch_up(&stay)).await?,
             Found::Over(stay, end) => stays.ended(&stay, end)?,
             Found::Nothing => {
@@ -232,7 +234,7 @@ async fn write(line: &Line, stays: &Stays<'_>, metrics: &Metrics) -> Result<Infa
 }
 
 /// Writes what there is, and waits as long as a client that is slow but alive may take for it.
-async fn within(line: &Line) -> Result<Found, End> {
+async fn within(line: &Line) -> Result<(Found, usize), End> {
     let mut write = pin!(line.write());
     // Nearly always a socket takes everything at once.
     let written = match poll_fn(|context| Poll::Ready(write.as_mut().poll(context))).await {

@@ -331,12 +331,13 @@ impl Registered {
 mod tests {
     use super::*;
     use crate::{
+        actor::{TellSaved, Terms},
         backend::embedded::Embedded,
         document::tests::breaking_update,
         end::End,
         history,
         outbox::Taken,
-        protocol::{Message, dialect::News},
+        protocol::{self, Message, dialect::News},
         session::Session,
         trace::Edit,
     };
@@ -436,6 +437,60 @@ mod tests {
             let newest = history::versions(&*backend, &letter).await.unwrap().pop().unwrap();
             let version = history::content(&*backend, &letter, newest.id).await.unwrap().unwrap();
             assert_eq!(version.diff(&Default::default()).unwrap(), text(&hub).await, "version {client}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_is_told_what_is_saved_is_told_soon() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let backend: Arc<dyn Backend> = Arc::new(Embedded::open(folder.path()).unwrap());
+        let hub = Hub::new(backend, Handle::current(), Surroundings::default());
+        let handle = hub.open(&DocumentName::new("letter").unwrap()).unwrap();
+        let terms = Terms { tell_saved: TellSaved::Count, ..Terms::default() };
+        let alice = Session::join(handle.clone(), terms, None, Arc::new(())).await.unwrap();
+        alice.receive(Message::SyncStep2(hello(1)), Edit::default()).await.unwrap();
+        // One after the other: kept back, each kind would take eight seconds.
+        let start = std::time::Instant::now();
+        for clock in 5..85 {
+            let letter = Bytes::copy_from_slice(&[1, 1, 1, clock, 0x84, 1, clock - 1, 1, b'!', 0]);
+            alice.receive(Message::Update(letter), Edit::default()).await.unwrap();
+            let mut news = News::default();
+            while news.saved + 3 < u64::from(clock) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                alice.look(&mut news);
+            }
+            handle.write(hello(clock), None).await.unwrap().unwrap();
+        }
+        assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_second_to_join_gets_what_the_first_has_edited_since_it_was_opened() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let backend: Arc<dyn Backend> = Arc::new(Embedded::open(folder.path()).unwrap());
+        let hub = Hub::new(backend.clone(), Handle::current(), Surroundings::default());
+        let handle = hub.open(&DocumentName::new("letter").unwrap()).unwrap();
+        handle.write(hello(1), None).await.unwrap().unwrap();
+        // A snapshot, and nothing behind it.
+        handle.keep_version().await.unwrap();
+        drop(handle);
+        hub.shutdown().await;
+        let hub = Hub::new(backend, Handle::current(), Surroundings::default());
+        let mut sessions = Vec::new();
+        for edited in [Some(hello(2)), None] {
+            let session = join(&hub).await;
+            hears(&session).await.unwrap();
+            session.receive(Message::SyncStep1(Default::default()), Edit::default()).await.unwrap();
+            let mut news = News::default();
+            while !matches!(session.look(&mut news), Taken::News) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let answer = protocol::sync_step_2(&text(&hub).await);
+            assert!(news.frames.iter().any(|outgoing| outgoing.frame == answer), "{:?}", news.frames);
+            if let Some(edited) = edited {
+                session.receive(Message::Update(edited), Edit::default()).await.unwrap();
+            }
+            sessions.push(session);
         }
     }
 

@@ -123,7 +123,8 @@ impl Outbox {
         let largest = state.largest.max(outgoing.frame.len());
         let others = state.bytes + outgoing.frame.len() - largest;
         let full = state.waiting.len() >= MAX_FRAMES || others > MAX_BYTES;
-        if full && state.missed.is_none() {
+        let falls_behind = full && state.missed.is_none();
+        if falls_behind {
             state.drop_what_waits();
         }
         if !comes_only_once(outgoing)
@@ -138,7 +139,13 @@ impl Outbox {
             state.largest = state.largest.max(outgoing.frame.len());
             state.waiting.push_back(outgoing.clone());
         }
-        state.bytes
+        let bytes = state.bytes;
+        drop(state);
+        if falls_behind {
+            // To ask for what was missed is not the carrier's at once.
+            self.carrier.call();
+        }
+        bytes
     }
 
     /// Notes that a frame was missed that never came here.

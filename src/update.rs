@@ -248,7 +248,7 @@ impl<'a> Update<'a> {
             return Err(Malformed::Rule("a client is listed without edits"));
         }
         // Not more than is likely, whatever the count says.
-        self.blocks.reserve(count.min(reader.remaining() / LIKELY_BLOCK_BYTES));
+        self.blocks.reserve(count.min(reader.remaining() / LIKELY_BLOCK_BYTES).min(max_parts));
         for _ in 0..count {
             let block = self.read_block(reader, clock as Clock)?;
             clock += u64::from(block.len);

@@ -73,7 +73,7 @@ const SCHEMA_3: &str = "
 /// Between two appends to one document. Each wait for the disk costs as much as some dozen edits do; nobody who types all
 /// the time sees whether it was saved 25 ms ago.
 const APPEND_SPACING: Duration = Duration::from_millis(25);
-/// For edits of clients that are not told what is saved: ten waits for the disk a second, however many documents there are.
+/// For edits of clients that are not told what is saved: a few waits for the disk each time, however many documents there are.
 const APPEND_DELAY: Duration = Duration::from_millis(100);
 /// How long SQLite waits for somebody else who has the database open, such as a backup.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -2,7 +2,7 @@
 //! whoever has news for it and finds that the socket takes them at once.
 
 use std::{
-    cell::RefCell,
+    cell::Cell,
     future::poll_fn,
     io, mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -18,13 +18,13 @@ use super::{outside::Outside, stay::Stay};
 use crate::{
     end::End,
     outbox::{Carrier, Taken},
-    protocol::dialect::{Dialect, News},
+    protocol::dialect::{Address, Dialect, News},
     websocket::Writer,
 };
 
 thread_local! {
     /// Where news and frames are put between an outbox and a socket.
-    static SCRATCH: RefCell<(News, Vec<Bytes>)> = RefCell::default();
+    static SCRATCH: Cell<(News, Vec<Bytes>)> = Cell::default();
 }
 
 /// The way to one client.
@@ -60,8 +60,8 @@ struct Writing {
 pub(super) enum Found {
     /// Nothing.
     Nothing,
-    /// Frames of so many bytes, which have been written.
-    Frames(usize),
+    /// Frames, which have been written.
+    Frames,
     /// A session that must catch up.
     Behind(Arc<Stay>),
     /// A session that is over.
@@ -97,7 +97,7 @@ impl Line {
 
     /// Whether there is something that the client has not taken yet.
     pub(super) fn is_writing(&self) -> bool {
-        self.writing().writer.as_ref().is_some_and(|writer| !writer.is_done())
+        self.writing().is_under_way()
     }
 
     /// How many bytes the client has not taken yet, about.
@@ -105,8 +105,9 @@ impl Line {
         self.writing().writer.as_ref().map_or(0, Writer::waiting)
     }
 
-    /// Writes what there is for the client, and waits until it has taken that.
-    pub(super) async fn write(&self) -> io::Result<Found> {
+    /// Writes what there is for the client, and waits until it has taken that. Answers what was found, and how many bytes were
+    /// written.
+    pub(super) async fn write(&self) -> io::Result<(Found, usize)> {
         poll_fn(|context| self.writing().poll_write(self.lock(), context)).await
     }
 
@@ -128,17 +129,21 @@ impl Carrier for Line {
     fn carry(&self) -> usize {
         // Not before all is written: whoever carries writes to many, more than a task may before it must let others go on.
         let write = unconstrained(poll_fn(|context| {
-            // Nobody is waited for who is at work on it at this moment.
             match (self.writing.try_lock(), self.state.try_lock()) {
-                (Ok(mut writing), Ok(state)) => writing.poll_write(state, context),
+                (Ok(mut writing), Ok(state)) if !writing.is_under_way() => writing.poll_write(state, context),
+                // Nobody is waited for who is at work on it at this moment. And where the task waits for the socket, only it
+                // may ask for that: the socket wakes who has asked last.
                 _ => Poll::Pending,
             }
         }));
         match write.now_or_never() {
-            Some(Ok(Found::Nothing)) => 0,
-            Some(Ok(Found::Frames(bytes))) => bytes,
+            Some(Ok((Found::Nothing | Found::Frames, bytes))) => bytes,
             // The rest is the task's.
-            None | Some(Ok(Found::Behind(_) | Found::Over(..)) | Err(_)) => {
+            Some(Ok((Found::Behind(_) | Found::Over(..), bytes))) => {
+                self.call();
+                bytes
+            }
+            None | Some(Err(_)) => {
                 self.call();
                 0
             }
@@ -147,66 +152,77 @@ impl Carrier for Line {
 }
 
 impl Writing {
+    /// Whether something was begun that the client has not taken yet.
+    fn is_under_way(&self) -> bool {
+        self.writer.as_ref().is_some_and(|writer| !writer.is_done())
+    }
+
     fn poll_write(
         &mut self,
         mut state: MutexGuard<'_, State>,
         context: &mut Context<'_>,
-    ) -> Poll<io::Result<Found>> {
-        let Some(writer) = &mut self.writer else { return Poll::Ready(Ok(Found::Nothing)) };
-        let mut found = Found::Frames(0);
+    ) -> Poll<io::Result<(Found, usize)>> {
+        let Some(writer) = &mut self.writer else { return Poll::Ready(Ok((Found::Nothing, 0))) };
+        let mut found = Found::Frames;
         if writer.is_done() {
-            let data;
-            (found, data) = state.gather(writer);
-            if data > 0 {
+            let bytes;
+            (found, bytes) = state.gather(writer);
+            if bytes > 0 {
                 self.spoke_at = Instant::now();
-                self.uncounted += data;
+                self.uncounted += bytes;
             }
         }
         drop(state);
         ready!(writer.poll_write(context))?;
-        if let Found::Frames(bytes) = &mut found {
-            *bytes = mem::take(&mut self.uncounted);
-        }
-        Poll::Ready(Ok(found))
+        Poll::Ready(Ok((found, mem::take(&mut self.uncounted))))
     }
 }
 
 impl State {
+    /// Takes a session from the line.
+    pub(super) fn take(&mut self, address: &Address) -> Option<Arc<Stay>> {
+        let at = self.stays.iter().position(|stay| stay.address == *address)?;
+        Some(self.stays.swap_remove(at))
+    }
+
     /// Puts everything that the client must hear into the writer. Answers what was found, and how many bytes of data.
     fn gather(&mut self, writer: &mut Writer) -> (Found, usize) {
         let Self { dialect, stays, frames: own, controls, .. } = self;
-        let mut found = if controls.is_empty() { Found::Nothing } else { Found::Frames(0) };
+        let mut found = if controls.is_empty() { Found::Nothing } else { Found::Frames };
         for (kind, payload) in mem::take(controls) {
             writer.put(OpCode::Control(kind), payload);
         }
-        SCRATCH.with_borrow_mut(|(news, frames)| {
-            // What is said of a session comes before what it has.
-            frames.extend(mem::take(own));
-            for stay in stays {
-                match stay.session.look(news) {
-                    Taken::News => dialect.write(&stay.address, news, frames),
-                    Taken::Nothing => {}
-                    Taken::Behind => found = Found::Behind(stay.clone()),
-                    Taken::End(end) => found = Found::Over(stay.clone(), end),
-                }
-                if stay.ask_now() {
-                    frames.extend(dialect.ask_for_token(&stay.address));
-                }
+        // Taken, so that a panic leaves nothing for another client.
+        let (mut news, mut frames) = SCRATCH.take();
+        // What is said of a session comes before what it has.
+        frames.extend(mem::take(own));
+        for stay in stays {
+            match stay.session.look(&mut news) {
+                Taken::News => dialect.write(&stay.address, &mut news, &mut frames),
+                Taken::Nothing => {}
+                Taken::Behind => found = Found::Behind(stay.clone()),
+                Taken::End(end) => found = Found::Over(stay.clone(), end),
             }
-            let bytes = frames.iter().map(Bytes::len).sum();
-            if !frames.is_empty() && matches!(found, Found::Nothing) {
-                found = Found::Frames(bytes);
+            if stay.ask_now() {
+                frames.extend(dialect.ask_for_token(&stay.address));
             }
-            for frame in frames.drain(..) {
-                writer.put(OpCode::Data(Data::Binary), frame);
-            }
-            (found, bytes)
-        })
+        }
+        if !frames.is_empty() && matches!(found, Found::Nothing) {
+            found = Found::Frames;
+        }
+        let bytes = frames.iter().map(Bytes::len).sum();
+        for frame in frames.drain(..) {
+            writer.put(OpCode::Data(Data::Binary), frame);
+        }
+        SCRATCH.set((news, frames));
+        (found, bytes)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 
     use super::*;
@@ -247,7 +263,7 @@ mod tests {
         let mut came = [0; 22];
         let task = async {
             let mut bytes = 0;
-            while let Found::Frames(more) = line.write().await.unwrap() {
+            while let (Found::Frames, more) = line.write().await.unwrap() {
                 bytes += more;
             }
             bytes
@@ -256,6 +272,27 @@ mod tests {
         read.unwrap();
         assert_eq!((bytes, came), (18, *b"\x82\x0ea longer story\x82\x04news"));
         assert!(!line.is_writing());
+    }
+
+    #[tokio::test]
+    async fn a_task_that_waits_for_the_socket_is_woken_by_it() {
+        let (line, mut theirs) = line(10);
+        line.lock().frames.push("a longer story".into());
+        let line = Arc::new(line);
+        let writing = tokio::spawn({
+            let line = line.clone();
+            async move { line.write().await.unwrap().1 }
+        });
+        tokio::task::yield_now().await;
+        assert!(line.is_writing());
+        line.lock().frames.push("news".into());
+        assert_eq!(line.carry(), 0);
+        let taken = async {
+            theirs.read_exact(&mut [0; 16]).await.unwrap();
+            writing.await.unwrap()
+        };
+        assert_eq!(tokio::time::timeout(Duration::from_secs(10), taken).await, Ok(14));
+        assert_eq!(line.carry(), 4);
     }
 
     #[tokio::test]

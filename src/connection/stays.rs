@@ -1,4 +1,4 @@
-//! The sessions of one connection, and what waits to be written to its client. Reading and writing share them.
+//! The sessions of one connection: how they begin, what they are asked for, and how they end. They are on its line.
 
 use std::{
     mem,
@@ -108,11 +108,15 @@ impl<'a> Stays<'a> {
                 None => Box::pin(self.join(address, &token)).await,
             },
             Request::Leave { address } => {
-                self.leave(&address, &End::Left);
                 let mut state = self.lock();
                 // It has said so itself.
                 let _ = state.dialect.ended(&address, &End::Left);
                 state.outside.take(&address);
+                let stay = state.take(&address);
+                drop(state);
+                if let Some(stay) = stay {
+                    stay.end(self.entrance, &End::Left);
+                }
                 Ok(())
             }
             Request::Refuse { address, error } => self.over(&address, End::Refused(error.to_string())),
@@ -233,23 +237,16 @@ impl<'a> Stays<'a> {
             state.frames.push(frame);
             state.outside.refuse(address.clone());
         }
+        // In one go with that: what the session has must not come behind it.
+        let stay = state.take(address);
         let document = state.dialect.document(address).to_owned();
         drop(state);
-        if !self.leave(address, &end) {
-            self.entrance.refused(&document, &end);
+        match stay {
+            Some(stay) => stay.end(self.entrance, &end),
+            None => self.entrance.refused(&document, &end),
         }
         self.line.call();
         if goes_on { Ok(()) } else { Err(end) }
-    }
-
-    /// Ends a session, if there is one.
-    fn leave(&self, address: &Address, end: &End) -> bool {
-        let mut state = self.lock();
-        let Some(at) = state.stays.iter().position(|stay| stay.address == *address) else { return false };
-        let stay = state.stays.swap_remove(at);
-        drop(state);
-        stay.end(self.entrance, end);
-        true
     }
 
     /// Ends all sessions with the connection.

@@ -78,7 +78,7 @@ pub fn open(stored: &Stored) -> Result<Loaded, String> {
     for update in &stored.set_aside {
         document.set_aside(update);
     }
+    let whole = if log.records == 0 && gaps.is_empty() { updates.pop() } else { None };
     let gaps = gaps.into_iter().map(|(_, rest)| rest).collect();
-    let whole = (log.records == 0).then(|| updates.pop()).flatten();
     Ok(Loaded { document, whole, gaps, log })
 }
