@@ -127,7 +127,7 @@ impl Carrier for Line {
     }
 
     fn carry(&self) -> usize {
-        // Not before all is written: whoever carries writes to many, more than a task may before it must let others go on.
+        // Unconstrained: whoever carries writes to many, and tokio refuses a task that has done so much in one go.
         let write = unconstrained(poll_fn(|context| {
             match (self.writing.try_lock(), self.state.try_lock()) {
                 (Ok(mut writing), Ok(state)) if !writing.is_under_way() => writing.poll_write(state, context),
