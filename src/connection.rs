@@ -71,7 +71,7 @@ pub async fn serve(
     admitted: Option<Box<Admitted>>,
     node: Node<'_>,
 ) {
-    let line = Arc::new(Line::new(dialect, writer));
+    let line = Arc::new(Line::new(dialect, writer, node.metrics.sent_bytes.clone()));
     let stays = Stays::new(line.clone(), entrance, node.limits);
     let serving = async {
         match admitted {
@@ -85,7 +85,7 @@ pub async fn serve(
         // looked at only when it has been woken.
         let mut ways = FuturesUnordered::<BoxFuture<'_, _>>::new();
         ways.push(Box::pin(read(&mut reader, &line, &stays, node)));
-        ways.push(Box::pin(write(&line, &stays, node.metrics)));
+        ways.push(Box::pin(write(&line, &stays)));
         ways.push(Box::pin(node.drain.turn().map(|()| Err(End::Stopping))));
         ways.next().await.expect("none of them has ended before")
     };
@@ -210,12 +210,10 @@ async fn read(
     }
 }
 
-async fn write(line: &Line, stays: &Stays<'_>, metrics: &Metrics) -> Result<Infallible, End> {
+async fn write(line: &Line, stays: &Stays<'_>) -> Result<Infallible, End> {
     let mut alarm = pin!(sleep_until(Instant::now() + KEEP_ALIVE));
     loop {
-        let (found, bytes) = within(line).await?;
-        metrics.sent_bytes.inc_by(bytes as u64);
-        match found {
+        match within(line).await? {
             Found::Frames => {}
             Found::Behind(stay) => Box::pin(stays.catch_up(&stay)).await?,
             Found::Over(stay, end) => stays.ended(&stay, end)?,
@@ -234,7 +232,7 @@ async fn write(line: &Line, stays: &Stays<'_>, metrics: &Metrics) -> Result<Infa
 }
 
 /// Writes what there is, and waits as long as a client that is slow but alive may take for it.
-async fn within(line: &Line) -> Result<(Found, usize), End> {
+async fn within(line: &Line) -> Result<Found, End> {
     let mut write = pin!(line.write());
     // Nearly always a socket takes everything at once.
     let written = match poll_fn(|context| Poll::Ready(write.as_mut().poll(context))).await {
@@ -304,14 +302,15 @@ mod tests {
         let limits = Limits { first_message_within: Duration::MAX, ..Limits::default() };
         let (metrics, drain) = (Metrics::default(), Drain::default());
         let (mut reader, writer) = halves(stream, limits.frame_bytes);
-        let line = Arc::new(Line::new(Box::new(YWebsocket("letter".into())), writer));
+        let dialect = Box::new(YWebsocket("letter".into()));
+        let line = Arc::new(Line::new(dialect, writer, metrics.sent_bytes.clone()));
         let stays = Stays::new(line.clone(), &Closed, &limits);
         stays.say(vec![7; told].into());
         let node = Node { limits: &limits, metrics: &metrics, drain: &drain };
         let start = Instant::now();
         let ended = tokio::select! {
             ended = read(&mut reader, &line, &stays, node) => ended,
-            ended = write(&line, &stays, &metrics) => ended,
+            ended = write(&line, &stays) => ended,
         };
         let Err(end) = ended;
         (end, start.elapsed())

@@ -50,18 +50,15 @@ pub trait Carrier: Send + Sync {
     /// Something has come: it is to be fetched soon.
     fn call(&self);
 
-    /// Something has come: it is brought at once, as far as that needs no waiting, and fetched soon where it does. Answers
-    /// how many bytes were brought.
-    fn carry(&self) -> usize;
+    /// Something has come: it is brought at once, as far as that needs no waiting, and fetched soon where it does.
+    fn carry(&self);
 }
 
 /// Nobody: who has the session looks for it now and then.
 impl Carrier for () {
     fn call(&self) {}
 
-    fn carry(&self) -> usize {
-        0
-    }
+    fn carry(&self) {}
 }
 
 /// What waits for one session.
@@ -112,9 +109,9 @@ impl Outbox {
         self.carrier.call();
     }
 
-    /// Has everything brought that was put in. Answers how many bytes were.
-    pub fn carry(&self) -> usize {
-        self.carrier.carry()
+    /// Has everything brought that was put in.
+    pub fn carry(&self) {
+        self.carrier.carry();
     }
 
     /// Puts in a frame of which the carrier hears later, or notes that it was missed. Answers how many bytes wait now.

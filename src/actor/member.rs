@@ -123,9 +123,11 @@ impl Member {
         self.outbox.0.put(outgoing)
     }
 
-    /// Has carried what it was told. Answers how many bytes were.
-    pub(super) fn carry(&mut self) -> usize {
-        if mem::take(&mut self.has_news) { self.outbox.0.carry() } else { 0 }
+    /// Has carried what it was told.
+    pub(super) fn carry(&mut self) {
+        if mem::take(&mut self.has_news) {
+            self.outbox.0.carry();
+        }
     }
 
     /// Whether its own edits come back to it when they are saved.

@@ -151,8 +151,7 @@ impl Actor {
     /// Has carried to the sessions what they were told: here, in one go, since to wake each of their tasks costs more than
     /// to write what they would.
     pub(super) fn carry(&mut self) {
-        let sent: usize = self.members.values_mut().map(Member::carry).sum();
-        self.around.metrics.sent_bytes.inc_by(sent as u64);
+        self.members.values_mut().for_each(Member::carry);
     }
 
     /// Has it saved: merged, as far as it is of the same user. `all` is all of it, merged.

@@ -11,6 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use prometheus_client::metrics::counter::Counter;
 use tokio::{sync::Notify, task::coop::unconstrained, time::Instant};
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
@@ -32,6 +33,8 @@ pub(super) struct Line {
     state: Mutex<State>,
     writing: Mutex<Writing>,
     news: Notify,
+    /// Bytes of data for clients.
+    sent: Counter,
 }
 
 /// What the client is told, and who tells it.
@@ -52,8 +55,6 @@ struct Writing {
     writer: Option<Writer>,
     /// When the client was last sent data.
     spoke_at: Instant,
-    /// How many bytes were found of which nobody has been told.
-    uncounted: usize,
 }
 
 /// What was found for a client.
@@ -69,7 +70,7 @@ pub(super) enum Found {
 }
 
 impl Line {
-    pub(super) fn new(dialect: Box<dyn Dialect>, writer: Writer) -> Self {
+    pub(super) fn new(dialect: Box<dyn Dialect>, writer: Writer, sent: Counter) -> Self {
         let state = State {
             dialect,
             stays: Vec::new(),
@@ -77,8 +78,8 @@ impl Line {
             frames: Vec::new(),
             controls: Vec::new(),
         };
-        let writing = Writing { writer: Some(writer), spoke_at: Instant::now(), uncounted: 0 };
-        Self { state: Mutex::new(state), writing: Mutex::new(writing), news: Notify::new() }
+        let writing = Writing { writer: Some(writer), spoke_at: Instant::now() };
+        Self { state: Mutex::new(state), writing: Mutex::new(writing), news: Notify::new(), sent }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -105,15 +106,35 @@ impl Line {
         self.writing().writer.as_ref().map_or(0, Writer::waiting)
     }
 
-    /// Writes what there is for the client, and waits until it has taken that. Answers what was found, and how many bytes were
-    /// written.
-    pub(super) async fn write(&self) -> io::Result<(Found, usize)> {
-        poll_fn(|context| self.writing().poll_write(self.lock(), context)).await
+    /// Writes what there is for the client, and waits until it has taken that.
+    pub(super) async fn write(&self) -> io::Result<Found> {
+        poll_fn(|context| self.poll_write(&mut self.writing(), self.lock(), context)).await
     }
 
     /// The writer, for the last words. From now on nothing else is written.
     pub(super) fn take_writer(&self) -> Option<Writer> {
         self.writing().writer.take()
+    }
+
+    fn poll_write(
+        &self,
+        writing: &mut Writing,
+        mut state: MutexGuard<'_, State>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<Found>> {
+        let Some(writer) = &mut writing.writer else { return Poll::Ready(Ok(Found::Nothing)) };
+        let mut found = Found::Frames;
+        if writer.is_done() {
+            let bytes;
+            (found, bytes) = state.gather(writer);
+            if bytes > 0 {
+                writing.spoke_at = Instant::now();
+                self.sent.inc_by(bytes as u64);
+            }
+        }
+        drop(state);
+        ready!(writer.poll_write(context))?;
+        Poll::Ready(Ok(found))
     }
 
     fn writing(&self) -> MutexGuard<'_, Writing> {
@@ -126,27 +147,21 @@ impl Carrier for Line {
         self.news.notify_one();
     }
 
-    fn carry(&self) -> usize {
+    fn carry(&self) {
         // Unconstrained: whoever carries writes to many, and tokio refuses a task that has done so much in one go.
         let write = unconstrained(poll_fn(|context| {
             match (self.writing.try_lock(), self.state.try_lock()) {
-                (Ok(mut writing), Ok(state)) if !writing.is_under_way() => writing.poll_write(state, context),
+                (Ok(mut writing), Ok(state)) if !writing.is_under_way() => {
+                    self.poll_write(&mut writing, state, context)
+                }
                 // Nobody is waited for who is at work on it at this moment. And where the task waits for the socket, only it
                 // may ask for that: the socket wakes who has asked last.
                 _ => Poll::Pending,
             }
         }));
-        match write.now_or_never() {
-            Some(Ok((Found::Nothing | Found::Frames, bytes))) => bytes,
+        if !matches!(write.now_or_never(), Some(Ok(Found::Nothing | Found::Frames))) {
             // The rest is the task's.
-            Some(Ok((Found::Behind(_) | Found::Over(..), bytes))) => {
-                self.call();
-                bytes
-            }
-            None | Some(Err(_)) => {
-                self.call();
-                0
-            }
+            self.call();
         }
     }
 }
@@ -155,26 +170,6 @@ impl Writing {
     /// Whether something was begun that the client has not taken yet.
     fn is_under_way(&self) -> bool {
         self.writer.as_ref().is_some_and(|writer| !writer.is_done())
-    }
-
-    fn poll_write(
-        &mut self,
-        mut state: MutexGuard<'_, State>,
-        context: &mut Context<'_>,
-    ) -> Poll<io::Result<(Found, usize)>> {
-        let Some(writer) = &mut self.writer else { return Poll::Ready(Ok((Found::Nothing, 0))) };
-        let mut found = Found::Frames;
-        if writer.is_done() {
-            let bytes;
-            (found, bytes) = state.gather(writer);
-            if bytes > 0 {
-                self.spoke_at = Instant::now();
-                self.uncounted += bytes;
-            }
-        }
-        drop(state);
-        ready!(writer.poll_write(context))?;
-        Poll::Ready(Ok((found, mem::take(&mut self.uncounted))))
     }
 }
 
@@ -232,7 +227,14 @@ mod tests {
     fn line(bytes: usize) -> (Line, DuplexStream) {
         let (ours, theirs) = duplex(bytes);
         let (_, writer) = halves(ours, 1_000);
-        (Line::new(Box::new(YWebsocket("letter".into())), writer), theirs)
+        (Line::new(Box::new(YWebsocket("letter".into())), writer, Counter::default()), theirs)
+    }
+
+    /// How many bytes a carrier finds and writes, or begins to.
+    fn carried(line: &Line) -> u64 {
+        let before = line.sent.get();
+        line.carry();
+        line.sent.get() - before
     }
 
     fn is_called(line: &Line) -> bool {
@@ -242,9 +244,9 @@ mod tests {
     #[tokio::test]
     async fn what_the_client_takes_at_once_needs_no_task() {
         let (line, mut theirs) = line(1_000);
-        assert_eq!(line.carry(), 0);
+        assert_eq!(carried(&line), 0);
         line.lock().frames.push("news".into());
-        assert_eq!(line.carry(), 4);
+        assert_eq!(carried(&line), 4);
         let mut came = [0; 6];
         theirs.read_exact(&mut came).await.unwrap();
         assert_eq!(came, *b"\x82\x04news");
@@ -255,22 +257,16 @@ mod tests {
     async fn the_task_ends_what_the_client_does_not_take() {
         let (line, mut theirs) = line(10);
         line.lock().frames.push("a longer story".into());
-        assert_eq!(line.carry(), 0);
+        assert_eq!(carried(&line), 14);
         assert!(is_called(&line) && line.is_writing());
         line.lock().frames.push("news".into());
-        assert_eq!(line.carry(), 0, "the story comes first");
+        assert_eq!(carried(&line), 0, "the story comes first");
         assert!(is_called(&line));
         let mut came = [0; 22];
-        let task = async {
-            let mut bytes = 0;
-            while let (Found::Frames, more) = line.write().await.unwrap() {
-                bytes += more;
-            }
-            bytes
-        };
-        let (bytes, read) = tokio::join!(task, theirs.read_exact(&mut came));
+        let task = async { while matches!(line.write().await.unwrap(), Found::Frames) {} };
+        let ((), read) = tokio::join!(task, theirs.read_exact(&mut came));
         read.unwrap();
-        assert_eq!((bytes, came), (18, *b"\x82\x0ea longer story\x82\x04news"));
+        assert_eq!((line.sent.get(), came), (18, *b"\x82\x0ea longer story\x82\x04news"));
         assert!(!line.is_writing());
     }
 
@@ -281,29 +277,31 @@ mod tests {
         let line = Arc::new(line);
         let writing = tokio::spawn({
             let line = line.clone();
-            async move { line.write().await.unwrap().1 }
+            async move { line.write().await.unwrap() }
         });
         tokio::task::yield_now().await;
         assert!(line.is_writing());
         line.lock().frames.push("news".into());
-        assert_eq!(line.carry(), 0);
+        assert_eq!(carried(&line), 0);
         let taken = async {
             theirs.read_exact(&mut [0; 16]).await.unwrap();
             writing.await.unwrap()
         };
-        assert_eq!(tokio::time::timeout(Duration::from_secs(10), taken).await, Ok(14));
-        assert_eq!(line.carry(), 4);
+        let written = tokio::time::timeout(Duration::from_secs(10), taken).await;
+        assert!(matches!(written, Ok(Found::Frames)));
+        assert_eq!(line.sent.get(), 14);
+        assert_eq!(carried(&line), 4);
     }
 
     #[tokio::test]
     async fn nobody_waits_for_who_is_at_work_on_the_line() {
         let (line, _theirs) = line(1_000);
         let reading = line.lock();
-        assert_eq!(line.carry(), 0);
+        assert_eq!(carried(&line), 0);
         assert!(is_called(&line));
         drop(reading);
         drop(line.take_writer());
         line.lock().frames.push("too late".into());
-        assert_eq!(line.carry(), 0);
+        assert_eq!(carried(&line), 0);
     }
 }
